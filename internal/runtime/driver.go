@@ -5,6 +5,9 @@
 // their engine, so that an agent that was killed finds its instances again with List: same ids,
 // same logs, exit codes complete.
 //
+// A driver that holds goroutines or connections implements io.Closer. Close lets go of them and touches
+// no instance: they go on, and a driver opened over the same notes finds them.
+//
 // The package guarantees nothing about the cluster: it knows neither the store nor other nodes.
 package runtime
 
@@ -32,11 +35,14 @@ type Driver interface {
 	// List returns every instance of this driver that exists, exited ones included.
 	List(ctx context.Context) ([]Status, error)
 	// Watch yields the status of an instance when it exits, at once, until ctx ends. Exits
-	// between a List and a later Watch are not lost: an exit that was never yielded is yielded first.
+	// between a List and a later Watch are not lost: an exit that this driver object never yielded is
+	// yielded first, also one that happened before it was opened. A failed Start yields nothing.
 	Watch(ctx context.Context) iter.Seq[Status]
-	// Exec runs a command inside a running instance and returns its exit code.
+	// Exec runs a command inside a running instance and returns its exit code. It is Precondition when the
+	// instance does not run. A command that cannot be started has exit code 126 or 127, as in a shell, or is an error.
+	// When ctx ends first the command is killed.
 	Exec(ctx context.Context, id string, exec ExecSpec) (exitCode int, err error)
-	// Logs returns the instance's output, oldest first, as entries encoded by the log package's format.
+	// Logs returns the instance's output, oldest first.
 	// With Follow the reader ends when the instance has exited and everything was read, or ctx ends.
 	Logs(ctx context.Context, id string, opts LogOptions) (iter.Seq2[LogEntry, error], error)
 }
