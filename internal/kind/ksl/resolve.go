@@ -1,0 +1,125 @@
+package ksl
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// builtin finds a scalar by its name.
+func builtin(name string) (Scalar, bool) {
+	i := slices.Index(scalarNames[:], name)
+	return Scalar(max(i, 0)), i >= 0
+}
+
+// resolve gives every mention of a type its meaning and checks what needs the whole schema.
+func (p *parser) resolve() {
+	p.schema.build()
+	unknown := false
+	for _, ref := range p.refs {
+		if len(p.errs) >= maxErrors {
+			return
+		}
+		if !p.schema.link(ref.ft) {
+			p.errorf(ref.at, "there is no type %s%s", ref.at.text, nearestType(ref.at.text, p.typeNames()))
+			unknown = true
+		}
+	}
+	if unknown {
+		return
+	}
+	for _, t := range p.schema.Types {
+		for _, f := range t.Fields {
+			p.checkField(t, f)
+		}
+	}
+	for _, d := range p.defaults {
+		p.setDefault(d)
+	}
+	if len(p.errs) == 0 {
+		p.checkRecursion()
+	}
+	p.schema.build()
+}
+
+// link sets what ft means in this schema by its name and reports whether the name exists.
+func (s *Schema) link(ft *FieldType) bool {
+	if scalar, ok := builtin(ft.name); ok {
+		ft.Kind, ft.Scalar = KindScalar, scalar
+		return true
+	}
+	if e, ok := s.enums[ft.name]; ok {
+		ft.Kind, ft.Enum, ft.Struct = KindEnum, e, nil
+		return true
+	}
+	if t, ok := s.types[ft.name]; ok {
+		ft.Kind, ft.Enum, ft.Struct = KindStruct, nil, t
+		return true
+	}
+	return false
+}
+
+func (p *parser) typeNames() []string {
+	return slices.Concat(scalarNames[:], []string{"List", "Map"}, slices.Sorted(maps.Keys(p.names)))
+}
+
+func (p *parser) checkField(t *Type, f *Field) {
+	if (f.Indexed || f.Unique) && !f.Type.indexable() {
+		p.errorf(p.tokenOf[f], "%s.%s cannot be indexed: only scalars and enums can, not %s", t.Name, f.Name, f.Type)
+	}
+}
+
+// indexable reports whether a value of this type is one string to look up.
+func (ft FieldType) indexable() bool {
+	switch ft.Kind {
+	case KindScalar:
+		return ft.Scalar != Bytes && ft.Scalar != Json
+	default:
+		return ft.Kind == KindEnum
+	}
+}
+
+func (p *parser) setDefault(d defaultRef) {
+	ft := &d.field.Type
+	if ft.Kind == KindStruct || ft.Kind == KindMap {
+		p.errorf(d.value.at, "%s.%s cannot have a default: its type is %s", d.owner.Name, d.field.Name, ft)
+		return
+	}
+	value := d.value.json(ft)
+	s := scanner{data: value}
+	if fault := s.document(ft); fault != nil {
+		p.errorf(d.value.at, "the default of %s.%s does not fit%s: %s", d.owner.Name, d.field.Name, fault.where(), fault.msg)
+		return
+	}
+	d.field.Default = value
+}
+
+// checkRecursion refuses types that always contain themselves: no value of them could ever end.
+func (p *parser) checkRecursion() {
+	const open, closed = 1, 2
+	state := make(map[*Type]int)
+	var trail []string
+	var visit func(t *Type)
+	visit = func(t *Type) {
+		state[t] = open
+		for _, f := range t.Fields {
+			if f.Type.Kind != KindStruct || !f.Required() || state[f.Type.Struct] == closed {
+				continue
+			}
+			trail = append(trail, t.Name+"."+f.Name)
+			if state[f.Type.Struct] == open {
+				p.errorf(p.tokenOf[f], "a %s would always contain another one (%s): make a field on the way optional",
+					f.Type.Struct.Name, strings.Join(trail, " → "))
+			} else {
+				visit(f.Type.Struct)
+			}
+			trail = trail[:len(trail)-1]
+		}
+		state[t] = closed
+	}
+	for _, t := range p.schema.Types {
+		if state[t] == 0 {
+			visit(t)
+		}
+	}
+}
