@@ -1,0 +1,147 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/nftables"
+)
+
+const (
+	resyncEvery = 30 * time.Second       // the safety net under the firewall's monitor
+	settle      = 200 * time.Millisecond // a burst of rule changes is answered once
+)
+
+// Run keeps the pool of prepared namespaces filled and puts rules back that others flushed, until ctx
+// ends; it then returns nil. Prepared namespaces stay for the next process.
+func (n *Network) Run(ctx context.Context) error {
+	n.mu.Lock()
+	err := n.ready()
+	n.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	changes, stop := n.ruleChanges()
+	defer stop()
+	tick := time.NewTicker(resyncEvery)
+	defer tick.Stop()
+	var settled <-chan time.Time
+	for n.fill(ctx); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.low:
+			n.fill(ctx)
+		case _, ok := <-changes:
+			if !ok {
+				changes = nil // the monitor died: the tick remains
+			} else if settled == nil {
+				settled = time.After(settle)
+			}
+		case <-settled:
+			settled = nil
+			n.tryResync(ctx)
+		case <-tick.C:
+			n.tryResync(ctx)
+		}
+	}
+}
+
+// ruleChanges yields something whenever anybody changes a rule. Without the right to listen it yields nothing.
+func (n *Network) ruleChanges() (<-chan *nftables.MonitorEvent, func()) {
+	mon := nftables.NewMonitor(nftables.WithMonitorObject(nftables.MonitorObjectRules))
+	conn, err := nftables.New()
+	if err != nil {
+		n.log.Warn("Firewall changes not watched, checking every 30 s", "err", err)
+		return nil, func() {}
+	}
+	events, err := conn.AddMonitor(mon)
+	if err != nil {
+		n.log.Warn("Firewall changes not watched, checking every 30 s", "err", err)
+		return nil, func() {}
+	}
+	return events, func() { _ = mon.Close() }
+}
+
+// fill makes slots until the pool is full.
+func (n *Network) fill(ctx context.Context) {
+	for ctx.Err() == nil {
+		n.mu.Lock()
+		enough := !n.up || len(n.pool) >= n.cfg.PoolSize
+		n.mu.Unlock()
+		if enough {
+			return
+		}
+		s, err := n.makeSlot()
+		if err != nil {
+			n.log.Warn("Network slot not prepared", "err", err)
+			return
+		}
+		n.mu.Lock()
+		n.pool = append(n.pool, s)
+		n.mu.Unlock()
+	}
+}
+
+func (n *Network) tryResync(ctx context.Context) {
+	if err := n.resync(ctx); err != nil {
+		n.log.Error("Network not repaired, trying again in 30 s", "err", err)
+	}
+}
+
+// resync puts back what is missing of bridge and firewall.
+func (n *Network) resync(ctx context.Context) error {
+	n.setup.Lock()
+	defer n.setup.Unlock()
+	return n.repair(ctx)
+}
+
+// repair is resync for whoever holds setup.
+func (n *Network) repair(ctx context.Context) error {
+	n.mu.Lock()
+	index, err := n.bridge, n.ready()
+	n.mu.Unlock()
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		return err
+	}
+	link, err := n.host.LinkByIndex(index)
+	if err != nil || link.Attrs().Name != n.cfg.Bridge {
+		if err := n.rebuildBridge(); err != nil {
+			return err
+		}
+	}
+	ok, err := n.fw.intact()
+	if err != nil {
+		return err
+	}
+	if !ok {
+		n.log.Warn("Firewall rules were removed, putting them back", "table", n.cfg.Table)
+		return n.fw.install()
+	}
+	return nil
+}
+
+// rebuildBridge makes the bridge again and plugs everything that lived on it back in.
+func (n *Network) rebuildBridge() error {
+	n.log.Warn("Bridge was removed, making it again", "bridge", n.cfg.Bridge)
+	index, err := n.setupBridge()
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.bridge = index
+	for ip := range n.addrs.used {
+		link, err := n.host.LinkByName(vethName(fromUint(ip)))
+		if err != nil {
+			continue // being made, or gone with its instance
+		}
+		if err := n.host.LinkSetMasterByIndex(link, index); err != nil {
+			n.log.Warn("Instance not back on the bridge", "address", fromUint(ip), "err", err)
+			continue
+		}
+		_ = n.host.LinkSetHairpin(link, true) // only reaching oneself by a published port needs it
+	}
+	return nil
+}
