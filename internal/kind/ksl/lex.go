@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 type tokenKind uint8
@@ -81,9 +82,8 @@ func (s *source) lexLine(line int, r []rune) {
 			text := strings.TrimLeft(string(r[i:]), "#/")
 			s.comments[line] = comment{strings.TrimSpace(text), len(s.tokens) == first}
 			return
-		case nameStart(c):
-			end = span(r, i, func(c rune) bool { return nameStart(c) || digit(c) })
-			s.add(tokName, line, i, r[i:end])
+		case nameStart(c), foreignLetter(c):
+			end = s.lexName(line, i, r)
 		case digit(c), c == '-' && i+1 < len(r) && digit(r[i+1]):
 			end = span(r, i+1, func(c rune) bool { return digit(c) || strings.ContainsRune(".eE+-", c) })
 			s.add(tokNumber, line, i, r[i:end])
@@ -95,9 +95,23 @@ func (s *source) lexLine(line int, r []rune) {
 		default:
 			end = i + 1
 			s.errorf(token{line: line, col: i + 1, width: 1}, "unexpected character %q", c)
+			if c == ';' { // meant as a comma
+				s.add(tokMark, line, i, []rune{','})
+			}
 		}
 		i = end
 	}
+}
+
+// lexName reads the word that starts at r[i], as people may mean it, and returns where it ends.
+func (s *source) lexName(line, i int, r []rune) int {
+	good := func(c rune) bool { return nameStart(c) || digit(c) }
+	end := span(r, i, func(c rune) bool { return good(c) || foreignLetter(c) || c == '-' })
+	s.add(tokName, line, i, r[i:end])
+	if span(r[:end], i, good) < end {
+		s.errorf(s.tokens[len(s.tokens)-1], "a name consists of the letters A to Z, digits and _; other text needs quotes")
+	}
+	return end
 }
 
 // lexString reads the string that starts at r[i] and returns where it ends.
@@ -129,8 +143,8 @@ func (s *source) add(kind tokenKind, line, i int, r []rune) {
 }
 
 func (s *source) errorf(at token, format string, args ...any) {
-	if len(s.errs) >= maxErrors {
-		return
+	if n := len(s.errs); n >= maxErrors || n > 0 && s.errs[n-1].Line == at.line && s.errs[n-1].Col == at.col {
+		return // enough is said, or this follows from what was said last
 	}
 	s.errs = append(s.errs, &Error{
 		File: s.file, Line: at.line, Col: at.col, Source: s.lines[at.line-1], Width: max(1, at.width),
@@ -141,6 +155,9 @@ func (s *source) errorf(at token, format string, args ...any) {
 func nameStart(c rune) bool {
 	return c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
+
+// foreignLetter tells what may be part of a name in other languages only.
+func foreignLetter(c rune) bool { return c == '$' || c >= utf8.RuneSelf && !unicode.IsSpace(c) }
 
 func digit(c rune) bool { return '0' <= c && c <= '9' }
 

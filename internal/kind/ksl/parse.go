@@ -1,6 +1,7 @@
 package ksl
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -29,7 +30,7 @@ func Parse(file string, src []byte) (*Schema, error) {
 	}
 	p.resolve()
 	if len(p.errs) > 0 {
-		slices.SortStableFunc(p.errs, func(a, b *Error) int { return a.Line - b.Line })
+		slices.SortStableFunc(p.errs, func(a, b *Error) int { return cmp.Or(a.Line-b.Line, a.Col-b.Col) })
 		return nil, vortex.Errorf(vortex.Invalid, "%w", p.errs)
 	}
 	return p.schema, nil
@@ -136,7 +137,7 @@ func (p *parser) declaration() {
 // skipDeclaration moves to the next line that looks like the start of a declaration.
 func (p *parser) skipDeclaration() {
 	for p.next(); p.peek().kind != tokEnd; p.next() {
-		if p.peek().col == 1 && (p.peek().isMark("@") || p.startsDeclaration()) {
+		if t := p.peek(); t.col == 1 && (t.isMark("@") || t.isName("type") || t.isName("enum")) {
 			return
 		}
 	}
@@ -210,10 +211,10 @@ func (p *parser) enumDecl(start token, attrs []attribute) {
 		p.skipDeclaration()
 		return
 	}
-	headed := p.doc(start.line)
+	headed, faults := p.doc(start.line), len(p.errs)
 	p.body("enum "+e.Name, name, func() *string { return p.enumValue(e) })
 	e.Doc = p.declDoc(start, headed)
-	if len(e.Values) == 0 && len(p.errs) == 0 {
+	if len(e.Values) == 0 && len(p.errs) == faults {
 		p.errorf(name, "enum %s has no values", e.Name)
 	}
 	p.schema.Enums = append(p.schema.Enums, e)

@@ -88,7 +88,7 @@ func (p *parser) setDefault(d defaultRef) {
 	value := d.value.json(ft)
 	s := scanner{data: value}
 	if fault := s.document(ft); fault != nil {
-		p.errorf(d.value.at, "the default of %s.%s does not fit%s: %s", d.owner.Name, d.field.Name, fault.where(), fault.msg)
+		p.errorf(d.value.at, "the default of %s.%s%s does not fit: %s", d.owner.Name, d.field.Name, fault.where(), fault.msg)
 		return
 	}
 	d.field.Default = value
@@ -108,7 +108,7 @@ func (p *parser) checkRecursion() {
 			}
 			trail = append(trail, t.Name+"."+f.Name)
 			if state[f.Type.Struct] == open {
-				p.errorf(p.tokenOf[f], "a %s would always contain another one (%s): make a field on the way optional",
+				p.errorf(p.tokenOf[f], "%s would contain itself without end (%s): make a field on the way optional",
 					f.Type.Struct.Name, strings.Join(trail, " → "))
 			} else {
 				visit(f.Type.Struct)
