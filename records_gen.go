@@ -563,9 +563,10 @@ func (x *ReleaseRecord) SetDefaults() {
 // How an app's newest release is doing. Written by the rollout loop.
 type RolloutRecord struct {
 	ClientID   string       `json:"client_id"`
-	Release    uint64       `json:"release"`    // the newest
-	Active     uint64       `json:"active"`     // the one wanted now; older than release after a revert
-	Generation uint64       `json:"generation"` // the app's generation this answers
+	Release    uint64       `json:"release"`        // the newest
+	Active     uint64       `json:"active"`         // the one wanted now; older than release after a revert
+	Good       *uint64      `json:"good,omitempty"` // the newest that was complete: where a revert goes
+	Generation uint64       `json:"generation"`     // the app's generation this answers
 	State      RolloutState `json:"state"`
 	Desired    uint32       `json:"desired"`
 	Message    string       `json:"message,omitempty"`  // on failure: the last probe result or exit, for people
@@ -584,8 +585,8 @@ type InstanceRecord struct {
 	CPUMillis   *uint64     `json:"cpu_millis,omitempty"` // requests, for the scheduler
 	MemoryBytes *uint64     `json:"memory_bytes,omitempty"`
 	HostPorts   []uint16    `json:"host_ports,omitempty"`
-	Reason      string      `json:"reason,omitempty"`    // why wanted is what it is
-	NotBefore   time.Time   `json:"not_before,omitzero"` // back-off after failures: do not place it earlier
+	Reason      string      `json:"reason,omitempty"` // why wanted is what it is
+	Failed      *bool       `json:"failed,omitempty"` // it died or was unhealthy, and is kept for its logs
 	DrainSince  time.Time   `json:"drain_since,omitzero"`
 	CreatedAt   time.Time   `json:"created_at"`
 }

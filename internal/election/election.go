@@ -1,0 +1,200 @@
+// Package election gives exactly one server of a cluster the lead: it holds vortex:daemon:leader, a
+// compare-and-swap lock with a time to live.
+//
+// It guarantees more than the lock alone can: every lead has an epoch, larger than all before, and a kind.Writer whose commits
+// carry it, so that a server which lost the lead while it was paused cannot write any more. A server that finds
+// its own name in the lock takes it at once: its earlier process is dead.
+package election
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"vortex"
+	"vortex/internal/kind"
+)
+
+// Election competes for the lead.
+type Election struct {
+	Store *kind.Store
+	// ID names this server; no two servers may share it.
+	ID string
+	// Address is where this server's API answers; kept in the lock for the others.
+	Address string
+	// TTL, Renew and Retry default to 5 s, 3 s and 2 s.
+	TTL, Renew, Retry time.Duration
+	Log               *slog.Logger
+}
+
+// The keys of the lock and of the fence. The fence changes only when the lead does.
+const (
+	lockID  = "leader"
+	fenceID = "epoch"
+)
+
+// LockKey is where the lock lives.
+var LockKey = vortex.LeaderLocks.Key(lockID)
+
+// errLost is the cause of a lead that ended because somebody else took it or it could not be renewed.
+var errLost = errors.New("the lead was lost")
+
+// Run competes until ctx ends and calls lead, with a context that ends when the
+// lead does, every time this server is elected. lead must return soon after its context has ended.
+func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, w kind.Writer) error) error {
+	e.setDefaults()
+	watch := e.Store.Watch(kind.WatchOptions{Prefixes: []string{LockKey}})
+	defer func() { watch.Close() }()
+	for ctx.Err() == nil {
+		lock, w, err := e.take(ctx)
+		if err == nil {
+			if err := e.hold(ctx, lock, w, lead); err != nil {
+				return err
+			}
+			continue
+		}
+		if !vortex.IsKind(err, vortex.Conflict) && ctx.Err() == nil {
+			e.Log.Warn("Lock not taken", "err", err)
+		}
+		if watch = e.wait(ctx, watch); watch == nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (e *Election) setDefaults() {
+	if e.TTL == 0 {
+		e.TTL = 5 * time.Second
+	}
+	if e.Renew == 0 {
+		e.Renew = 3 * time.Second
+	}
+	if e.Retry == 0 {
+		e.Retry = 2 * time.Second
+	}
+}
+
+// take tries once to take the lock, and returns its value and a writer fenced by the new epoch.
+func (e *Election) take(ctx context.Context) ([]byte, kind.Writer, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.Retry)
+	defer cancel()
+	free, err := e.free()
+	if err != nil {
+		return nil, kind.Writer{}, err
+	}
+	epoch, fenceRev := uint64(0), int64(0)
+	if fence, err := kind.Get(e.Store, vortex.LeaderLocks, fenceID); err == nil {
+		epoch, fenceRev = fence.Value.Epoch, fence.ModRevision
+	}
+	lock, err := json.Marshal(vortex.LeaderLock{ID: e.ID, Epoch: epoch + 1, Address: e.Address})
+	if err != nil {
+		return nil, kind.Writer{}, fmt.Errorf("encode lock: %w", err)
+	}
+	fenceKey := vortex.LeaderLocks.Key(fenceID)
+	rev, err := e.Store.Commit(ctx, kind.Txn{
+		If:  []kind.Condition{free, kind.IfRevision(fenceKey, fenceRev)},
+		Ops: []kind.Op{{Key: LockKey, Value: lock, TTL: e.TTL}, {Key: fenceKey, Value: lock}},
+	})
+	if err != nil {
+		return nil, kind.Writer{}, err
+	}
+	return lock, kind.Writer{Store: e.Store, If: []kind.Condition{kind.IfRevision(fenceKey, rev)}}, nil
+}
+
+// free returns the condition under which the lock may be taken: absent, or left by our own earlier process.
+func (e *Election) free() (kind.Condition, error) {
+	held, err := kind.Get(e.Store, vortex.LeaderLocks, lockID)
+	switch {
+	case vortex.IsKind(err, vortex.NotFound):
+		return kind.IfValue(LockKey, nil), nil
+	case err != nil:
+		return kind.Condition{}, err
+	case held.Value.ID == e.ID:
+		return kind.IfRevision(LockKey, held.ModRevision), nil
+	default:
+		return kind.Condition{}, vortex.Errorf(vortex.Conflict, "%s leads", held.Value.ID)
+	}
+}
+
+// wait returns when it is worth trying again: the lock changed, expired, or the retry time has
+// passed. It returns the watch to go on with, nil when ctx ended.
+func (e *Election) wait(ctx context.Context, watch *kind.Watch) *kind.Watch {
+	delay := e.Retry
+	if rec, err := e.Store.Get(LockKey); err == nil && rec.ExpiresAt != 0 {
+		delay = min(delay, max(time.Until(time.UnixMilli(rec.ExpiresAt)), time.Millisecond))
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(delay):
+	case <-watch.Ready():
+		if _, err := watch.Take(); err != nil {
+			watch.Close()
+			return e.Store.Watch(kind.WatchOptions{Prefixes: []string{LockKey}})
+		}
+	}
+	return watch
+}
+
+// hold runs lead while it renews the lock, and gives the lock back at the end.
+func (e *Election) hold(ctx context.Context, lock []byte, w kind.Writer, lead func(context.Context, kind.Writer) error) error {
+	e.Log.Info("Lead taken")
+	term, end := context.WithCancelCause(ctx)
+	done := make(chan error, 1)
+	go func() { done <- lead(term, w) }()
+	go e.renew(term, lock, end)
+	err := <-done
+	lost := errors.Is(context.Cause(term), errLost)
+	end(nil)
+	if !lost {
+		e.release(lock)
+	}
+	if err != nil {
+		return fmt.Errorf("lead: %w", err)
+	}
+	e.Log.Info("Lead ended", "lost", lost)
+	return nil
+}
+
+// renew prolongs the lock until the term ends, and ends the term when it cannot in time.
+func (e *Election) renew(term context.Context, lock []byte, end context.CancelCauseFunc) {
+	expires := time.Now().Add(e.TTL)
+	delay := e.Renew
+	for {
+		select {
+		case <-term.Done():
+			return
+		case <-time.After(delay):
+		}
+		attempt := time.Now()
+		ctx, cancel := context.WithDeadline(term, expires)
+		held, err := e.Store.Swap(ctx, LockKey, lock, lock, e.TTL)
+		cancel()
+		switch {
+		case err == nil && held:
+			expires, delay = attempt.Add(e.TTL), e.Renew
+		case err == nil, time.Now().After(expires):
+			end(errLost)
+			return
+		default:
+			delay = min(e.Renew/10, time.Until(expires))
+		}
+	}
+}
+
+// release gives the lock back, so that the next leader need not wait for its expiry.
+func (e *Election) release(lock []byte) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := e.Store.Commit(ctx, kind.Txn{
+		If:  []kind.Condition{kind.IfValue(LockKey, lock)},
+		Ops: []kind.Op{{Key: LockKey, Delete: true}},
+	})
+	if err != nil && !vortex.IsKind(err, vortex.Conflict) {
+		e.Log.Warn("Lock not given back; it expires by itself", "err", err)
+	}
+}

@@ -1,0 +1,78 @@
+// Package engine is the contract between Kind and the replicated, multi-version store beneath it.
+//
+// An Engine keeps byte values under string keys, gives every committed transaction one revision, larger than
+// all before, and replays the transactions after any revision that was not compacted. Kind adds types,
+// indexes, expiry and access on top; an engine knows none of that. Package enginetest holds the suite
+// that every engine passes.
+package engine
+
+import (
+	"context"
+	"iter"
+)
+
+// Engine is a replicated MVCC store. All methods are safe for concurrent use. When the store cannot be
+// reached they answer an error of kind vortex.Unavailable; a compacted revision is vortex.OutOfRange.
+type Engine interface {
+	// Range yields every key k with lo <= k < hi in ascending order as of one revision, which it
+	// returns through rev before the first yield. An empty hi has no upper bound.
+	Range(ctx context.Context, lo, hi string, rev *int64) iter.Seq2[KV, error]
+	// Commit applies the writes when every compare holds, all or nothing, and is durable on return.
+	Commit(ctx context.Context, txn Txn) (Result, error)
+	// Watch yields every committed transaction with revision >= from, one batch a revision, in order, until ctx
+	// ends or the engine fails; the last pair then holds the error. It survives reconnects without a gap.
+	Watch(ctx context.Context, from int64) iter.Seq2[Batch, error]
+	// ReadIndex returns a revision at least as new as every transaction that was
+	// acknowledged before the call, by any member.
+	ReadIndex(ctx context.Context) (int64, error)
+	// Compact forgets what is only visible at revisions older than rev.
+	Compact(ctx context.Context, rev int64) error
+	// Close releases the engine. No method may be running.
+	Close() error
+}
+
+// KV is a key with its value and the revisions at which it was created and last changed.
+type KV struct {
+	Key            string
+	Value          []byte
+	CreateRevision int64
+	ModRevision    int64
+}
+
+// Compare holds when the key's last change is exactly ModRevision; 0 means that the key is absent.
+type Compare struct {
+	Key         string
+	ModRevision int64
+}
+
+// Write puts Value at Key, or deletes Key when Delete is set. Deleting an absent key is no error.
+type Write struct {
+	Key    string
+	Value  []byte
+	Delete bool
+}
+
+// Txn is a set of writes, no key twice, that happens when all compares hold.
+type Txn struct {
+	Compares []Compare
+	Writes   []Write
+}
+
+// Result tells whether a transaction happened, and the store's revision after it.
+type Result struct {
+	Committed bool
+	Revision  int64
+}
+
+// Batch is what one transaction changed. A deleted key has Delete set and no value.
+type Batch struct {
+	Revision int64
+	Changes  []Change
+}
+
+// Change is one key's part of a Batch.
+type Change struct {
+	KV
+
+	Delete bool
+}

@@ -1,0 +1,218 @@
+// Package etcd is Kind's engine on etcd, either embedded in this process or an external cluster.
+//
+// Both speak through the same client, so that they behave alike; the embedded one skips the network.
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+
+	"vortex"
+	"vortex/internal/kind/engine"
+)
+
+const (
+	pageSize  = 2000                   // keys fetched in one round by Range
+	reconnect = 200 * time.Millisecond // pause before a broken watch is made again
+)
+
+// Engine stores keys in etcd below a prefix.
+type Engine struct {
+	client *clientv3.Client
+	prefix string
+	index  func(context.Context) (int64, error)
+	close  func() error
+}
+
+// Range implements engine.Engine.
+func (e *Engine) Range(ctx context.Context, lo, hi string, rev *int64) iter.Seq2[engine.KV, error] {
+	return func(yield func(engine.KV, error) bool) {
+		key, end := e.bounds(lo, hi)
+		for {
+			opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(*rev)}
+			resp, err := e.client.Get(ctx, key, opts...)
+			if err != nil {
+				yield(engine.KV{}, classify("range", err))
+				return
+			}
+			if *rev == 0 {
+				*rev = resp.Header.Revision
+			}
+			for _, kv := range resp.Kvs {
+				if !yield(e.kv(kv), nil) {
+					return
+				}
+			}
+			if !resp.More {
+				return
+			}
+			key = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+		}
+	}
+}
+
+// bounds translates a range of keys into etcd's terms.
+func (e *Engine) bounds(lo, hi string) (key, end string) {
+	key = e.prefix + lo
+	switch {
+	case hi != "":
+		end = e.prefix + hi
+	case e.prefix != "":
+		end = clientv3.GetPrefixRangeEnd(e.prefix)
+	default:
+		end = "\x00"
+	}
+	if key == "" {
+		key = "\x00"
+	}
+	return key, end
+}
+
+func (e *Engine) kv(kv *mvccpb.KeyValue) engine.KV {
+	return engine.KV{
+		Key:            string(kv.Key[len(e.prefix):]),
+		Value:          kv.Value,
+		CreateRevision: kv.CreateRevision,
+		ModRevision:    kv.ModRevision,
+	}
+}
+
+// Commit implements engine.Engine.
+func (e *Engine) Commit(ctx context.Context, txn engine.Txn) (engine.Result, error) {
+	cmps := make([]clientv3.Cmp, len(txn.Compares))
+	for i, c := range txn.Compares {
+		cmps[i] = clientv3.Compare(clientv3.ModRevision(e.prefix+c.Key), "=", c.ModRevision)
+	}
+	ops := make([]clientv3.Op, len(txn.Writes))
+	for i, w := range txn.Writes {
+		if w.Delete {
+			ops[i] = clientv3.OpDelete(e.prefix + w.Key)
+		} else {
+			ops[i] = clientv3.OpPut(e.prefix+w.Key, string(w.Value))
+		}
+	}
+	resp, err := e.client.Txn(ctx).If(cmps...).Then(ops...).Commit()
+	if err != nil {
+		return engine.Result{}, classify("commit", err)
+	}
+	return engine.Result{Committed: resp.Succeeded, Revision: resp.Header.Revision}, nil
+}
+
+// Watch implements engine.Engine.
+func (e *Engine) Watch(ctx context.Context, from int64) iter.Seq2[engine.Batch, error] {
+	return func(yield func(engine.Batch, error) bool) {
+		for ctx.Err() == nil {
+			next, err := e.watchOnce(ctx, from, yield)
+			if err != nil {
+				yield(engine.Batch{}, err)
+				return
+			}
+			if next == stopped {
+				return
+			}
+			from = next
+			select {
+			case <-ctx.Done():
+			case <-time.After(reconnect):
+			}
+		}
+	}
+}
+
+// stopped is what watchOnce returns when the consumer wants no more.
+const stopped = -1
+
+// watchOnce follows one etcd watch until it breaks and returns the revision to go on from. An error is final.
+func (e *Engine) watchOnce(ctx context.Context, from int64, yield func(engine.Batch, error) bool) (int64, error) {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	key, end := e.bounds("", "")
+	watch := e.client.Watch(ctx, key, clientv3.WithRange(end), clientv3.WithRev(from))
+	for resp := range watch {
+		if resp.CompactRevision != 0 {
+			return 0, vortex.Errorf(vortex.OutOfRange,
+				"revision %d is compacted; the oldest kept is %d: list again and watch from there", from, resp.CompactRevision)
+		}
+		if resp.Err() != nil {
+			return from, nil // a lost leader or connection: the caller reconnects
+		}
+		for batch := range e.batches(resp.Events) {
+			if !yield(batch, nil) {
+				return stopped, nil
+			}
+			from = batch.Revision + 1
+		}
+	}
+	return from, nil
+}
+
+// batches groups a response's events by the transaction that made them.
+func (e *Engine) batches(events []*clientv3.Event) iter.Seq[engine.Batch] {
+	return func(yield func(engine.Batch) bool) {
+		for start := 0; start < len(events); {
+			rev := events[start].Kv.ModRevision
+			batch := engine.Batch{Revision: rev}
+			for start < len(events) && events[start].Kv.ModRevision == rev {
+				ev := events[start]
+				batch.Changes = append(batch.Changes, engine.Change{KV: e.kv(ev.Kv), Delete: ev.Type == mvccpb.Event_DELETE})
+				start++
+			}
+			if !yield(batch) {
+				return
+			}
+		}
+	}
+}
+
+// ReadIndex implements engine.Engine.
+func (e *Engine) ReadIndex(ctx context.Context) (int64, error) { return e.index(ctx) }
+
+// remoteIndex asks an external cluster for its newest revision with a linearizable read.
+func (e *Engine) remoteIndex(ctx context.Context) (int64, error) {
+	resp, err := e.client.Get(ctx, e.prefix+"\x00", clientv3.WithCountOnly())
+	if err != nil {
+		return 0, classify("read index", err)
+	}
+	return resp.Header.Revision, nil
+}
+
+// Compact implements engine.Engine.
+func (e *Engine) Compact(ctx context.Context, rev int64) error {
+	if _, err := e.client.Compact(ctx, rev); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+		return classify("compact", err)
+	}
+	return nil
+}
+
+// Close implements engine.Engine.
+func (e *Engine) Close() error { return e.close() }
+
+// classify turns etcd's errors into ours.
+func classify(verb string, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	etcdErr, ok := errors.AsType[rpctypes.EtcdError](rpctypes.Error(err))
+	if !ok {
+		return &vortex.Error{Kind: vortex.Unavailable, Msg: "the store's engine does not answer; retry", Err: fmt.Errorf("%s: %w", verb, err)}
+	}
+	wrapped := fmt.Errorf("%s: %w", verb, err)
+	switch etcdErr.Code() {
+	case codes.OutOfRange:
+		return &vortex.Error{Kind: vortex.OutOfRange, Msg: "the revision asked for is not kept; list again", Err: wrapped}
+	case codes.InvalidArgument:
+		return &vortex.Error{Kind: vortex.Invalid, Msg: "the store refuses the request: " + etcdErr.Error(), Err: wrapped}
+	case codes.ResourceExhausted:
+		return &vortex.Error{Kind: vortex.Exhausted, Msg: "the store is full or overloaded: " + etcdErr.Error(), Err: wrapped}
+	default:
+		return &vortex.Error{Kind: vortex.Unavailable, Msg: "the store's engine does not answer; retry", Err: wrapped}
+	}
+}

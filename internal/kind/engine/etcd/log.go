@@ -1,0 +1,62 @@
+package etcd
+
+import (
+	"context"
+	"log/slog"
+
+	"go.uber.org/zap/zapcore"
+)
+
+// bridge hands etcd's zap entries to slog. etcd's information is our debug: users did not ask for etcd.
+type bridge struct {
+	log    *slog.Logger
+	fields []zapcore.Field
+}
+
+func newBridge(log *slog.Logger) zapcore.Core {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &bridge{log: log}
+}
+
+// Enabled implements zapcore.Core.
+func (b *bridge) Enabled(level zapcore.Level) bool {
+	return b.log.Enabled(context.Background(), slogLevel(level))
+}
+
+// With implements zapcore.Core.
+func (b *bridge) With(fields []zapcore.Field) zapcore.Core {
+	return &bridge{log: b.log, fields: append(b.fields[:len(b.fields):len(b.fields)], fields...)}
+}
+
+// Check implements zapcore.Core.
+func (b *bridge) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if b.Enabled(entry.Level) {
+		return checked.AddCore(entry, b)
+	}
+	return checked
+}
+
+// Write implements zapcore.Core.
+func (b *bridge) Write(entry zapcore.Entry, fields []zapcore.Field) error {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range append(b.fields[:len(b.fields):len(b.fields)], fields...) {
+		f.AddTo(enc)
+	}
+	b.log.LogAttrs(context.Background(), slogLevel(entry.Level), "Engine message",
+		slog.String("message", entry.Message), slog.Any("fields", enc.Fields))
+	return nil
+}
+
+// Sync implements zapcore.Core.
+func (b *bridge) Sync() error { return nil }
+
+func slogLevel(level zapcore.Level) slog.Level {
+	switch {
+	case level >= zapcore.ErrorLevel:
+		return slog.LevelWarn
+	default:
+		return slog.LevelDebug
+	}
+}

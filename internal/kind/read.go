@@ -1,0 +1,118 @@
+package kind
+
+import (
+	"slices"
+
+	"vortex"
+	"vortex/internal/kind/ksl"
+)
+
+// Filter selects records whose field, encoded as JSON text without quotes, equals Value.
+type Filter struct{ Field, Value string }
+
+// Get returns the record at key from memory, or an error of kind NotFound.
+func (s *Store) Get(key string) (rec *Record, err error) {
+	s.View(func(v View) {
+		var ok bool
+		if rec, ok = v.Get(key); !ok {
+			err = vortex.Errorf(vortex.NotFound, "no record at %q", key)
+		}
+	})
+	return rec, err
+}
+
+// PrefixScan returns every record whose key starts with prefix and that passes all filters, in key order.
+func (s *Store) PrefixScan(prefix string, filters ...Filter) []*Record {
+	return s.scan(prefix, prefixEnd(prefix), filters)
+}
+
+// RangeScan returns every record with lo <= key <= hi that passes all filters, in key order.
+func (s *Store) RangeScan(lo, hi string, filters ...Filter) []*Record {
+	return s.scan(lo, hi+"\x00", filters)
+}
+
+func (s *Store) scan(lo, hi string, filters []Filter) (found []*Record) {
+	s.View(func(v View) {
+		v.Scan(lo, hi, func(rec *Record) bool {
+			if matches(v.s.schema, rec, filters) {
+				found = append(found, rec)
+			}
+			return true
+		})
+	})
+	return found
+}
+
+// matches reports whether a record passes all filters.
+func matches(schema *ksl.Schema, rec *Record, filters []Filter) bool {
+	if len(filters) == 0 {
+		return true
+	}
+	typ, _ := schema.TypeOf(rec.Key)
+	for _, f := range filters {
+		if fieldText(typ, rec, f.Field) != f.Value {
+			return false
+		}
+	}
+	return true
+}
+
+// fieldText is a record's field as text: from its index when it has one, else from its JSON.
+func fieldText(typ *ksl.Type, rec *Record, field string) string {
+	if typ != nil {
+		for i, f := range typ.Indexed() {
+			if f.Name == field && i < len(rec.indexed) {
+				return rec.indexed[i]
+			}
+		}
+	}
+	return jsonField(rec.Value, field)
+}
+
+// Query returns the records of a type whose indexed field holds value, in key order, skipping
+// offset and returning at most limit, 0 being all.
+func (s *Store) Query(typeName string, f Filter, limit, offset int) (found []*Record, err error) {
+	if err := s.checkQuery(typeName, f.Field); err != nil {
+		return nil, err
+	}
+	s.View(func(v View) {
+		v.Find(typeName, f.Field, f.Value, func(rec *Record) bool {
+			if offset > 0 {
+				offset--
+				return true
+			}
+			found = append(found, rec)
+			return limit == 0 || len(found) < limit
+		})
+	})
+	return found, nil
+}
+
+func (s *Store) checkQuery(typeName, field string) error {
+	typ, ok := s.Schema().Type(typeName)
+	if !ok || typ.Prefix == "" {
+		return vortex.Errorf(vortex.Invalid, "no record type %q in the schema; `vortex kv schema` lists them", typeName)
+	}
+	var names []string
+	for _, f := range typ.Indexed() {
+		names = append(names, f.Name)
+	}
+	if !slices.Contains(names, field) {
+		return vortex.Errorf(vortex.Invalid, "%s.%s is not indexed; query one of %v, or scan with a filter", typeName, field, names)
+	}
+	return nil
+}
+
+// Len returns the number of records in memory.
+func (s *Store) Len() int {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	return s.state.records.Len()
+}
+
+// Schema returns the types in force.
+func (s *Store) Schema() *ksl.Schema {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	return s.state.schema
+}

@@ -1,0 +1,188 @@
+package kind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vortex"
+	"vortex/internal/kind/engine"
+	"vortex/internal/kind/ksl"
+)
+
+// Config says what a Store stands on.
+type Config struct {
+	// Engine keeps the data. The store does not close it.
+	Engine engine.Engine
+	// Schema types the keys below its prefixes; nil leaves every key opaque.
+	Schema *ksl.Schema
+	// MaxKeyBytes and MaxValueBytes bound a record; defaults 1024 and 1.5 MiB.
+	MaxKeyBytes, MaxValueBytes int
+	// WatchBuffer is how many batches a watcher may lag behind before it is dropped; default 4096.
+	WatchBuffer int
+	// Log receives what an operator would act on; nil discards.
+	Log *slog.Logger
+}
+
+const (
+	defaultMaxKey      = 1024
+	defaultMaxValue    = 3 << 19
+	defaultWatchBuffer = 4096
+)
+
+// Store is the cluster's state: typed records in memory, fed by the engine's log.
+// All methods are safe for concurrent use. Open fills it, Run keeps it current.
+type Store struct {
+	cfg   Config
+	log   *slog.Logger
+	state *state
+	hub   *hub
+
+	stale   atomic.Bool   // the engine's log is not being followed now
+	applied chan struct{} // closed and replaced at every applied batch, under appliedMu
+
+	appliedMu sync.Mutex
+	loaded    int64 // the revision Open read
+}
+
+// Open reads the engine's current records. The store answers reads from then on; Run must be
+// running for writes to return and for watchers to see anything.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	s := &Store{cfg: cfg, log: cfg.Log, applied: make(chan struct{})}
+	if s.cfg.MaxKeyBytes == 0 {
+		s.cfg.MaxKeyBytes = defaultMaxKey
+	}
+	if s.cfg.MaxValueBytes == 0 {
+		s.cfg.MaxValueBytes = defaultMaxValue
+	}
+	if s.cfg.WatchBuffer == 0 {
+		s.cfg.WatchBuffer = defaultWatchBuffer
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.cfg.Schema == nil {
+		s.cfg.Schema = &ksl.Schema{}
+	}
+	s.state = newState(s.cfg.Schema)
+	s.hub = newHub(s.cfg.WatchBuffer)
+	if err := s.load(ctx); err != nil {
+		return nil, fmt.Errorf("load store: %w", err)
+	}
+	return s, nil
+}
+
+// load reads every record at one revision into an empty state.
+func (s *Store) load(ctx context.Context) error {
+	var rev int64
+	fresh := newState(s.state.schema)
+	for kv, err := range s.cfg.Engine.Range(ctx, "", "", &rev) {
+		if err != nil {
+			return err
+		}
+		rec, err := fresh.record(kv)
+		if err != nil {
+			return fmt.Errorf("record %s: %w", kv.Key, err)
+		}
+		fresh.replace(kv.Key, rec)
+	}
+	fresh.rev = rev
+	s.state, s.loaded = fresh, rev
+	return s.loadSchemas()
+}
+
+// Run follows the engine's log until ctx ends. While the engine is away reads go on from memory.
+func (s *Store) Run(ctx context.Context) error {
+	defer s.hub.closeAll()
+	for ctx.Err() == nil {
+		err := s.follow(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		s.stale.Store(true)
+		if vortex.IsKind(err, vortex.OutOfRange) {
+			return fmt.Errorf("follow the engine: %w", err) // it compacted what we had not seen: only a restart loads anew
+		}
+		s.log.Warn("Engine lost", "err", err)
+		pause(ctx, time.Second)
+	}
+	return nil
+}
+
+// follow applies batches until the engine's watch ends.
+func (s *Store) follow(ctx context.Context) error {
+	for batch, err := range s.cfg.Engine.Watch(ctx, s.Revision()+1) {
+		if err != nil {
+			return err
+		}
+		events, err := s.state.apply(batch)
+		if err != nil {
+			return fmt.Errorf("apply revision %d: %w", batch.Revision, err)
+		}
+		s.stale.Store(false)
+		s.hub.publish(batch.Revision, events)
+		s.announce()
+		s.schemaChanged(events)
+	}
+	return errors.New("the engine ended its watch")
+}
+
+// Revision returns the newest revision whose changes this store has taken in.
+func (s *Store) Revision() int64 {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	return s.state.rev
+}
+
+// Stale reports whether the engine is away, so that reads may be out of date.
+func (s *Store) Stale() bool { return s.stale.Load() }
+
+// announce wakes everybody who waits for a revision.
+func (s *Store) announce() {
+	s.appliedMu.Lock()
+	defer s.appliedMu.Unlock()
+	close(s.applied)
+	s.applied = make(chan struct{})
+}
+
+// WaitFor returns when the store has taken in rev.
+func (s *Store) WaitFor(ctx context.Context, rev int64) error {
+	for {
+		s.appliedMu.Lock()
+		applied := s.applied
+		s.appliedMu.Unlock()
+		if s.Revision() >= rev {
+			return nil
+		}
+		select {
+		case <-applied:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for revision %d: %w", rev, context.Cause(ctx))
+		}
+	}
+}
+
+// Sync returns when the store has taken in everything that was acknowledged anywhere before the
+// call: after it, a read from memory is linearizable.
+func (s *Store) Sync(ctx context.Context) error {
+	rev, err := s.cfg.Engine.ReadIndex(ctx)
+	if err != nil {
+		return err
+	}
+	return s.WaitFor(ctx, rev)
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// nowMillis is the clock that expiry is judged by.
+func nowMillis() int64 { return time.Now().UnixMilli() }

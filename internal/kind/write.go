@@ -1,0 +1,200 @@
+package kind
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"vortex"
+	"vortex/internal/kind/engine"
+)
+
+// Op is one write of a transaction: a put, or a delete when Delete is set.
+type Op struct {
+	Key    string
+	Value  []byte
+	TTL    time.Duration // 0 never expires; counted in whole milliseconds
+	Delete bool
+}
+
+// Condition must hold for a transaction to happen. It compares the record's revision when ByRevision is
+// set, 0 meaning absent, and its value otherwise, empty meaning absent. An expired record is absent.
+type Condition struct {
+	Key        string
+	Value      []byte
+	Revision   int64
+	ByRevision bool
+}
+
+// IfRevision is the condition that the key's last change is revision, 0 meaning that it is absent.
+func IfRevision(key string, revision int64) Condition {
+	return Condition{Key: key, Revision: revision, ByRevision: true}
+}
+
+// IfValue is the condition that the key holds exactly value, empty meaning that it is absent.
+func IfValue(key string, value []byte) Condition { return Condition{Key: key, Value: value} }
+
+// Txn is a set of writes that happens whole, when every condition holds, or not at all.
+type Txn struct {
+	If  []Condition
+	Ops []Op
+}
+
+// maxAttempts bounds how often a transaction is tried again because a record it
+// compares changed between reading it and committing.
+const maxAttempts = 64
+
+// Commit validates a transaction and makes it durable. It returns the revision at which it happened,
+// and the store has taken it in. A condition that does not hold is an error of kind Conflict; a value its
+// schema refuses is Invalid; both leave everything as it was.
+func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
+	if len(txn.Ops) == 0 && len(txn.If) == 0 {
+		return s.Revision(), nil
+	}
+	writes, err := s.prepare(txn.Ops)
+	if err != nil {
+		return 0, err
+	}
+	for range maxAttempts {
+		compares, err := s.judge(ctx, txn.If)
+		if err != nil {
+			return 0, err
+		}
+		result, err := s.cfg.Engine.Commit(ctx, engine.Txn{Compares: compares, Writes: writes})
+		if err != nil {
+			return 0, err
+		}
+		if err := s.WaitFor(ctx, result.Revision); err != nil {
+			return 0, err
+		}
+		if result.Committed {
+			return result.Revision, nil
+		}
+		// A compared record changed under us. Our memory has caught up with
+		// the change, so the conditions are judged anew.
+	}
+	return 0, vortex.Errorf(vortex.Conflict, "the records compared change too often; retry later")
+}
+
+// prepare checks the writes and turns them into the engine's.
+func (s *Store) prepare(ops []Op) ([]engine.Write, error) {
+	writes := make([]engine.Write, len(ops))
+	seen := make(map[string]struct{}, len(ops))
+	schema := s.Schema()
+	for i, op := range ops {
+		if _, twice := seen[op.Key]; twice {
+			return nil, vortex.Errorf(vortex.Invalid, "a transaction writes %q twice; write each key once", op.Key)
+		}
+		seen[op.Key] = struct{}{}
+		if err := s.checkSize(op); err != nil {
+			return nil, err
+		}
+		if op.Delete {
+			writes[i] = engine.Write{Key: op.Key, Delete: true}
+			continue
+		}
+		if typ, ok := schema.TypeOf(op.Key); ok {
+			if err := typ.Validate(op.Value); err != nil {
+				return nil, err
+			}
+		}
+		if err := checkSchemaText(op); err != nil {
+			return nil, err
+		}
+		writes[i] = engine.Write{Key: op.Key, Value: seal(op.Value, expiry(op.TTL))}
+	}
+	return writes, nil
+}
+
+func (s *Store) checkSize(op Op) error {
+	switch {
+	case op.Key == "":
+		return vortex.Errorf(vortex.Invalid, "a key must not be empty")
+	case len(op.Key) > s.cfg.MaxKeyBytes:
+		return vortex.Errorf(vortex.Invalid, "a key may have %d bytes, got %d", s.cfg.MaxKeyBytes, len(op.Key))
+	case len(op.Value) > s.cfg.MaxValueBytes:
+		return vortex.Errorf(vortex.Invalid, "the value of %q has %d bytes; at most %d are allowed", op.Key, len(op.Value), s.cfg.MaxValueBytes)
+	case op.TTL < 0:
+		return vortex.Errorf(vortex.Invalid, "the TTL of %q is negative", op.Key)
+	}
+	return nil
+}
+
+// expiry turns a time to live into the moment it ends, in Unix milliseconds.
+func expiry(ttl time.Duration) int64 {
+	if ttl == 0 {
+		return 0
+	}
+	return nowMillis() + max(ttl.Milliseconds(), 1)
+}
+
+// judge resolves the conditions; one that does not hold is judged again with memory as new
+// as the engine, so that a server that lags behind does not refuse in error.
+func (s *Store) judge(ctx context.Context, conditions []Condition) ([]engine.Compare, error) {
+	compares, err := s.resolve(conditions)
+	if err == nil {
+		return compares, nil
+	}
+	if err := s.Sync(ctx); err != nil {
+		return nil, err
+	}
+	return s.resolve(conditions)
+}
+
+// resolve judges the conditions against memory and returns the compares that hold the engine to it.
+func (s *Store) resolve(conditions []Condition) ([]engine.Compare, error) {
+	compares := make([]engine.Compare, len(conditions))
+	for i, c := range conditions {
+		var raw int64 // the engine's revision of the key, expired or not
+		s.state.mu.RLock()
+		rec, ok := s.state.records.Get(c.Key)
+		s.state.mu.RUnlock()
+		if ok {
+			raw = rec.ModRevision
+		}
+		if !c.holds(rec) {
+			return nil, vortex.Errorf(vortex.Conflict, "%q is not what the transaction expects; read it again", c.Key)
+		}
+		compares[i] = engine.Compare{Key: c.Key, ModRevision: raw}
+	}
+	return compares, nil
+}
+
+// holds judges the condition for a record, nil when there is none.
+func (c Condition) holds(rec *Record) bool {
+	if rec != nil && rec.expired(nowMillis()) {
+		rec = nil
+	}
+	switch {
+	case c.ByRevision && rec == nil:
+		return c.Revision == 0
+	case c.ByRevision:
+		return c.Revision == rec.ModRevision
+	case rec == nil:
+		return len(c.Value) == 0
+	default:
+		return len(c.Value) > 0 && bytes.Equal(c.Value, rec.Value)
+	}
+}
+
+// Put writes one record.
+func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Duration) (int64, error) {
+	return s.Commit(ctx, Txn{Ops: []Op{{Key: key, Value: value, TTL: ttl}}})
+}
+
+// Delete removes the record at key and reports whether there was one.
+func (s *Store) Delete(ctx context.Context, key string) (bool, error) {
+	_, missing := s.Get(key)
+	_, err := s.Commit(ctx, Txn{Ops: []Op{{Key: key, Delete: true}}})
+	return missing == nil && err == nil, err
+}
+
+// Swap puts value at key if the key holds exactly expected, empty meaning absent or expired, and
+// reports whether it did. Losing is no error.
+func (s *Store) Swap(ctx context.Context, key string, expected, value []byte, ttl time.Duration) (bool, error) {
+	_, err := s.Commit(ctx, Txn{If: []Condition{IfValue(key, expected)}, Ops: []Op{{Key: key, Value: value, TTL: ttl}}})
+	if vortex.IsKind(err, vortex.Conflict) {
+		return false, nil
+	}
+	return err == nil, err
+}
