@@ -24,11 +24,17 @@ type wiring struct {
 }
 
 // onThread runs fn on a thread of its own, in whatever namespace fn moves it to. The goroutine ends locked to
-// its thread, which the Go runtime therefore destroys: no other goroutine ever runs on a thread that was moved.
+// its thread, which the Go runtime therefore destroys: no other goroutine ever runs on a thread that was moved. The
+// process's first thread cannot be destroyed and stands for the process in /proc, so it is never used.
 func onThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			done <- onThread(fn) // on another thread, since this goroutine keeps this one
+			runtime.UnlockOSThread()
+			return
+		}
 		done <- fn()
 	}()
 	return <-done

@@ -27,6 +27,7 @@ func (n *Network) Run(ctx context.Context) error {
 	tick := time.NewTicker(resyncEvery)
 	defer tick.Stop()
 	var settled <-chan time.Time
+	n.tryResync(ctx) // what happened since Setup was not watched
 	for n.fill(ctx); ; {
 		select {
 		case <-ctx.Done():
@@ -61,7 +62,12 @@ func (n *Network) ruleChanges() (<-chan *nftables.MonitorEvent, func()) {
 		n.log.Warn("Firewall changes not watched, checking every 30 s", "err", err)
 		return nil, func() {}
 	}
-	return events, func() { _ = mon.Close() }
+	return events, func() {
+		_ = mon.Close() // only ends the stream
+		for range events {
+			continue // the monitor's goroutine waits until all was taken
+		}
+	}
 }
 
 // fill makes slots until the pool is full.

@@ -17,6 +17,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	vxruntime "vortex/internal/runtime"
 )
 
 const patience = 20 * time.Second
@@ -222,4 +224,8 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		time.Sleep(5 * time.Millisecond)
 		runtime.Gosched()
 	}
+}
+
+func portTo(host, container uint16) vxruntime.PortMapping {
+	return vxruntime.PortMapping{HostPort: host, ContainerPort: container}
 }
