@@ -22,12 +22,9 @@ func BenchmarkAttach(b *testing.B) {
 			var took []time.Duration
 			for k := 0; b.Loop(); k++ {
 				b.StopTimer()
-				if mode != "cold" {
-					s, err := n.makeSlot()
-					if err != nil {
-						b.Fatal(err)
-					}
-					n.pool = append(n.pool, s)
+				if mode != "cold" && poolLen(n) == 0 {
+					n.cfg.PoolSize = 16
+					n.fill(b.Context())
 				}
 				id := fmt.Sprintf("i-%d", k)
 				b.StartTimer()
@@ -35,8 +32,10 @@ func BenchmarkAttach(b *testing.B) {
 				mustAttach(b, n, id, spec)
 				took = append(took, time.Since(start))
 				b.StopTimer()
-				if err := n.Detach(b.Context(), id); err != nil {
-					b.Fatal(err)
+				if poolLen(n) == 0 || len(spec.Ports) > 0 {
+					if err := n.Reconcile(b.Context(), nil); err != nil {
+						b.Fatal(err)
+					}
 				}
 				b.StartTimer()
 			}

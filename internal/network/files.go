@@ -21,7 +21,7 @@ const (
 	resolvFile   = "resolv.conf" //
 	hostnameFile = "hostname"    //
 	cursorFile   = "cursor"      // beside the slots: the address given last
-	subnetFile   = "subnet"      // beside the slots: the subnet chosen
+	subnetFile   = "subnet"      // in the data directory: the subnet chosen
 )
 
 // owner is the note of who has a slot.
@@ -57,7 +57,7 @@ func writeOwner(dir string, o owner) error {
 }
 
 // replaceFile writes a file so that a reader sees the old or the new content, whole. It does not wait for
-// the disk: a machine that crashes has lost the namespaces as well.
+// the disk: nothing here must outlive the kernel.
 func replaceFile(path string, content []byte) error {
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, content, 0o644); err != nil {

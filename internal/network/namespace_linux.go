@@ -156,9 +156,12 @@ func setSysctl(name, value string) error {
 const nsfsMagic = 0x6e736673
 
 // isNamespace reports whether a namespace is mounted on path.
-func isNamespace(path string) bool {
+func isNamespace(path string) bool { return isMounted(path, nsfsMagic) }
+
+// isMounted reports whether path is on a file system of a type.
+func isMounted(path string, magic int64) bool {
 	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && int64(st.Type) == nsfsMagic
+	return unix.Statfs(path, &st) == nil && int64(st.Type) == magic
 }
 
 // hardwareAddr derives a locally administered address from an IP, so that an address that

@@ -96,11 +96,14 @@ func (n *Network) start() error {
 
 // open takes the data directory and makes the bridge.
 func (n *Network) open() error {
-	if err := os.MkdirAll(n.slotsDir(), 0o755); err != nil {
+	if err := os.MkdirAll(n.cfg.DataDir, 0o755); err != nil {
 		return fmt.Errorf("make network directory: %w", err)
 	}
 	var err error
 	if n.lock, err = lockDir(n.cfg.DataDir); err != nil {
+		return err
+	}
+	if err := n.mountSlots(); err != nil {
 		return err
 	}
 	if n.host, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
@@ -352,5 +355,5 @@ func (n *Network) Teardown(ctx context.Context) error {
 		errs = append(errs, n.destroy(s))
 	}
 	errs = append(errs, n.removeLink(n.cfg.Bridge), n.Close())
-	return errors.Join(append(errs, wrap("remove network directory", os.RemoveAll(n.cfg.DataDir)))...)
+	return errors.Join(append(errs, n.removeSlots())...)
 }

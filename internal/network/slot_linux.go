@@ -21,6 +21,27 @@ type slot struct {
 
 func (n *Network) slotsDir() string { return filepath.Join(n.cfg.DataDir, "slots") }
 
+// mountSlots puts the slots in memory: writes to a disk wait for whoever else syncs it, and a slot does not
+// outlive the kernel anyway, since its namespace does not.
+func (n *Network) mountSlots() error {
+	if err := os.MkdirAll(n.slotsDir(), 0o755); err != nil {
+		return fmt.Errorf("make network directory: %w", err)
+	}
+	if isMounted(n.slotsDir(), unix.TMPFS_MAGIC) {
+		return nil
+	}
+	return wrap("mount slots", unix.Mount("vortex", n.slotsDir(), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=256m"))
+}
+
+// removeSlots takes the slots' directory away, and all that is in it.
+func (n *Network) removeSlots() error {
+	err := unix.Unmount(n.slotsDir(), unix.MNT_DETACH)
+	if err != nil && !errors.Is(err, unix.EINVAL) { // not mounted: the data directory is in memory itself
+		return fmt.Errorf("unmount slots: %w", err)
+	}
+	return wrap("remove network directory", os.RemoveAll(n.cfg.DataDir))
+}
+
 func (n *Network) slotAt(ip netip.Addr) *slot {
 	return &slot{addr: ip, dir: filepath.Join(n.slotsDir(), ip.String())}
 }
@@ -62,7 +83,7 @@ func (n *Network) takeAddress() (netip.Addr, error) {
 	if err != nil {
 		return ip, err
 	}
-	if err := replaceFile(filepath.Join(n.cfg.DataDir, cursorFile), []byte(ip.String())); err != nil {
+	if err := replaceFile(filepath.Join(n.slotsDir(), cursorFile), []byte(ip.String())); err != nil {
 		n.addrs.release(ip)
 		return ip, err
 	}
@@ -124,7 +145,7 @@ func (n *Network) adopt() error {
 	if err != nil {
 		return fmt.Errorf("read slots: %w", err)
 	}
-	if last, err := os.ReadFile(filepath.Join(n.cfg.DataDir, cursorFile)); err == nil {
+	if last, err := os.ReadFile(filepath.Join(n.slotsDir(), cursorFile)); err == nil {
 		if ip, err := netip.ParseAddr(string(last)); err == nil {
 			n.addrs.resume(ip)
 		}
