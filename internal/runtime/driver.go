@@ -84,6 +84,8 @@ type InstanceSpec struct {
 	Ports       []PortMapping     //
 	Labels      map[string]string // vortex.client_id, vortex.repo_link, vortex.instance_id, vortex.release, vortex.epoch; kept with the instance
 	Port        uint16            // the port the app listens on; 0 when it has none. process: made unique and passed as PORT
+	AddressEnv  []string          // names of variables that the driver sets to the instance's own address before it starts; Invalid when it cannot know it by then
+	PortEnv     []string          // names of variables in Env that hold Port; a driver that chooses the port puts that in their place
 }
 
 // State is where an instance stands. States only grow: Created < Running < Exited.
