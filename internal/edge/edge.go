@@ -1,0 +1,237 @@
+// Package edge is the load balancer: it takes in router records, sends requests to the apps' backends, and says what it sees.
+//
+// A Listener's engine (package http1) reads requests; package route finds the app's Route, its Pool and a Backend; package meter
+// counts; package limit refuses clients that ask too often. The loop here ties them to the store: it applies router records as they
+// come, publishes each app's traffic every second, and publishes which router revision is applied and which removed instances still
+// have requests in flight. That last record is what lets a rollout stop an instance without losing a request.
+//
+// It guarantees that what is served survives the store: when routers can no longer be watched, the last known ones stay
+// in force. It never decides which backends are healthy, and never starts or stops anything.
+//
+//	e := edge.New(edge.Config{ID: "node-1", Listen: []string{":8000"}}, routers, publisher)
+//	err := e.Run(ctx)
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"vortex/internal/edge/http1"
+	"vortex/internal/edge/limit"
+	"vortex/internal/edge/meter"
+	"vortex/internal/edge/route"
+)
+
+// Defaults of Config.
+const (
+	DefaultListen          = ":8000"
+	DefaultShutdownTimeout = 30 * time.Second
+	DefaultMetricsInterval = time.Second
+)
+
+// idleAge is for how long an idle connection to a backend is kept, and sweepInterval how often that is looked at.
+const (
+	idleAge       = 60 * time.Second
+	sweepInterval = 15 * time.Second
+)
+
+// Config of an Edge. Zero values are defaults, except for ID.
+type Config struct {
+	ID      string // names this edge in vortex:edge:<id> and vortex:metrics:<app>:<id>; required
+	Node    string // the node it runs on
+	Address string // where it is reached, for people
+
+	Listen    []string         // addresses for HTTP; none is DefaultListen
+	Listeners []net.Listener   // served besides Listen, or instead of its default
+	Limit     limit.Config     // requests per client address
+	Trusted   []netip.Prefix   // proxies before the edge, whose X-Forwarded-For is believed
+	Metrics   http.Handler     // answers GET /metrics of loopback clients when no app claims the host
+	Log       *slog.Logger     // nil discards; at debug it has the access log
+	Accepting func([]net.Addr) // called once Run listens, with the addresses; nil is nothing
+
+	HoldTimeout     time.Duration // a request waits this long for a backend; 0 is http1.DefaultHoldTimeout, negative not at all
+	MaxHeld         int           // requests of one app that wait for a backend; 0 is route.DefaultMaxHeld
+	ShutdownTimeout time.Duration // requests in flight may take this long once Run is to end
+	MetricsInterval time.Duration // between an app's metrics records
+
+	HTTP http1.Config // timeouts and limits of the engine; what is named above is set by New
+}
+
+// Validate returns everything that is wrong with the configuration.
+func (c Config) Validate() error {
+	var errs []error
+	if c.ID == "" {
+		errs = append(errs, errors.New("the edge has no id"))
+	}
+	for _, address := range c.Listen {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			errs = append(errs, fmt.Errorf("listen address %q: %w", address, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Edge is the loop. Use New.
+type Edge struct {
+	config    Config
+	routers   Routers
+	publisher Publisher
+	log       *slog.Logger
+
+	table   *route.Table
+	meters  *meter.Set
+	limiter *limit.Limiter
+	server  *http1.Server
+
+	synced    atomic.Bool
+	drained   chan struct{} // one slot: what EdgeRecord says may have changed
+	demand    chan struct{} // one slot: a request waits for a backend
+	published map[string]published
+
+	mu    sync.Mutex
+	addrs []net.Addr
+}
+
+// New returns an Edge that does nothing before Run.
+func New(c Config, routers Routers, publisher Publisher) *Edge {
+	if len(c.Listen) == 0 && len(c.Listeners) == 0 {
+		c.Listen = []string{DefaultListen}
+	}
+	if c.ShutdownTimeout == 0 {
+		c.ShutdownTimeout = DefaultShutdownTimeout
+	}
+	if c.MetricsInterval == 0 {
+		c.MetricsInterval = DefaultMetricsInterval
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Edge{
+		config: c, routers: routers, publisher: publisher, log: c.Log,
+		meters: &meter.Set{}, limiter: limit.New(c.Limit),
+		drained: make(chan struct{}, 1), demand: make(chan struct{}, 1),
+		published: map[string]published{},
+	}
+	e.table = route.NewTable(route.Config{
+		Meters: e.meters, MaxHeld: c.MaxHeld,
+		Drained: func() { signal(e.drained) }, Held: func() { signal(e.demand) },
+	})
+	h := c.HTTP
+	h.Table, h.Meters, h.Limiter, h.Metrics, h.Log, h.Trusted = e.table, e.meters, e.limiter, c.Metrics, c.Log, c.Trusted
+	h.HoldTimeout = c.HoldTimeout
+	e.server = http1.New(h)
+	return e
+}
+
+// signal fills a one-slot channel; one signal stands for many.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// Collector returns the edge's metrics, for a Prometheus registry.
+func (e *Edge) Collector() *meter.Set { return e.meters }
+
+// SetLimit changes the rate limit for every request from now on.
+func (e *Edge) SetLimit(c limit.Config) { e.limiter.Set(c) }
+
+// Addrs returns the addresses the edge listens on; none before Run does.
+func (e *Edge) Addrs() []net.Addr {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.addrs
+}
+
+// Run serves until ctx ends, then lets requests in flight finish. It returns nil when it was told to end.
+func (e *Edge) Run(ctx context.Context) error {
+	if err := e.config.Validate(); err != nil {
+		return err
+	}
+	listeners, err := e.listen(ctx)
+	if err != nil {
+		return err
+	}
+	background, end := context.WithCancel(context.WithoutCancel(ctx)) // publishes until the last request has ended
+	defer end()
+	var loops sync.WaitGroup
+	loops.Go(func() { e.publishDrain(background) })
+	loops.Go(func() { e.publishMetrics(background) })
+	loops.Go(func() { e.sweep(background) })
+	loops.Go(func() { e.watch(background) })
+
+	serving, serveCtx := errgroup.WithContext(ctx)
+	for _, ln := range listeners {
+		serving.Go(func() error { return e.server.Serve(serveCtx, ln) })
+	}
+	err = serving.Wait()
+	e.shutdown(ctx)
+	end()
+	loops.Wait()
+	e.table.CloseIdle()
+	if err != nil {
+		return fmt.Errorf("serve http: %w", err)
+	}
+	return nil
+}
+
+// listen opens every listener, or none.
+func (e *Edge) listen(ctx context.Context) ([]net.Listener, error) {
+	listeners := append([]net.Listener(nil), e.config.Listeners...)
+	var config net.ListenConfig
+	for _, address := range e.config.Listen {
+		ln, err := config.Listen(ctx, "tcp", address)
+		if err != nil {
+			for _, open := range listeners {
+				err = errors.Join(err, open.Close())
+			}
+			return nil, explainListen(address, err)
+		}
+		listeners = append(listeners, ln)
+	}
+	addrs := make([]net.Addr, 0, len(listeners))
+	for _, ln := range listeners {
+		addrs = append(addrs, ln.Addr())
+	}
+	e.mu.Lock()
+	e.addrs = addrs
+	e.mu.Unlock()
+	if e.config.Accepting != nil {
+		e.config.Accepting(addrs)
+	}
+	return listeners, nil
+}
+
+// shutdown waits for requests in flight after ctx has ended.
+func (e *Edge) shutdown(ctx context.Context) {
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.config.ShutdownTimeout)
+	defer cancel()
+	if err := e.server.Shutdown(patience); err != nil {
+		e.log.WarnContext(ctx, "Requests cut at shutdown", "err", err)
+	}
+}
+
+// sweep closes connections to backends that nobody has used for a while: a safety net, the only thing here that polls.
+func (e *Edge) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			e.table.Sweep(e.server.Now(), idleAge)
+		}
+	}
+}

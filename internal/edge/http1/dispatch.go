@@ -1,0 +1,261 @@
+package http1
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"vortex/internal/edge/route"
+)
+
+// smallBody is up to how many bytes a body that came with its head goes on with it, in one piece that can be sent again.
+const smallBody = 16 << 10
+
+// dispatch answers the request whose head is in req and, with size bytes, still in the receive buffer. It
+// reports whether the client may send another.
+func (c *conn) dispatch(size int) bool {
+	c.back.reset()
+	c.fw = forward{client: c.peer, trusted: c.srv.trusts(c.peer)}
+	c.stuck = c.req.hasBody() // until it was read
+	if l := c.srv.Limiter; l != nil {
+		if ok, retry := l.Allow(c.clientAddr(), c.began); !ok {
+			c.srv.Meters.Limited()
+			return c.answerLimited(retry)
+		}
+	}
+	path := c.req.path
+	if string(path) == "*" {
+		path = slash
+	}
+	m := c.srv.Table.Match(c.req.name, path)
+	switch {
+	case !m.Claimed && c.wantsMetrics(path):
+		c.in.discard(size)
+		return c.answerMetrics()
+	case m.Pool == nil:
+		c.answerNotFound()
+	case m.Redirect:
+		c.answerRedirect()
+	default:
+		return c.proxy(m, size)
+	}
+	c.in.discard(size) // not before: the answer quotes it
+	return c.sendAnswer()
+}
+
+var slash = []byte("/")
+
+func (s *Server) trusts(a netip.Addr) bool {
+	for _, prefix := range s.Trusted {
+		if prefix.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// clientAddr returns the nearest address that is not a trusted proxy's.
+func (c *conn) clientAddr() netip.Addr {
+	client := c.peer
+	if !c.fw.trusted {
+		return client
+	}
+	for i := len(c.req.fields) - 1; i >= 0; i-- {
+		if c.req.fields[i].kind != kindForwardedFor {
+			continue
+		}
+		list := bytes.Split(c.req.fields[i].value, []byte(","))
+		for j := len(list) - 1; j >= 0; j-- {
+			addr, err := netip.ParseAddr(string(trimSpace(list[j])))
+			if err != nil {
+				return client
+			}
+			client = addr.Unmap()
+			if !c.srv.trusts(client) {
+				return client
+			}
+		}
+	}
+	return client
+}
+
+// proxy sends the request to a backend of its app.
+func (c *conn) proxy(m route.Match, size int) bool {
+	c.fw.strip = m.Strip
+	c.head = c.req.appendTo(c.head[:0], c.fw)
+	line := c.logLine()
+	c.in.discard(size)
+	c.takeSmallBody()
+	c.join(m.Pool)
+	m.Pool.Meter.Start(c.began)
+	keep := c.exchange(m.Pool)
+	c.back.stop()
+	m.Pool.Meter.Finish()
+	if line != "" {
+		c.log(line, m.Pool.App)
+	}
+	if cap(c.head) > 2*smallBody {
+		c.head = nil
+	}
+	return keep
+}
+
+// takeSmallBody puts a body that is wholly at hand behind the head, and prepares to stream any other.
+func (c *conn) takeSmallBody() {
+	if !c.req.hasBody() {
+		return
+	}
+	if n := c.req.length; !c.req.chunked && n <= smallBody && int64(c.in.len()) >= n {
+		c.head = append(c.head, c.in.buffered()[:n]...)
+		c.in.discard(int(n))
+		c.stuck = false
+		return
+	}
+	kind := bodyLength
+	if c.req.chunked {
+		kind = bodyChunked
+	}
+	c.back.body = newBody(kind, c.req.length, true)
+	c.back.relay = relay{from: &c.in, body: &c.back.body, chunked: c.req.chunked, piece: pumpPiece, ready: c.back.awaitBody}
+}
+
+// pumpPiece is how much of a request's body must come within Config.BodyTimeout.
+const pumpPiece = 128 << 10
+
+// streams reports whether the request has a body that is not in head.
+func (c *conn) streams() bool { return c.back.relay.body != nil }
+
+// join counts the connection as the app's that was asked for last.
+func (c *conn) join(p *route.Pool) {
+	if c.pool == p {
+		return
+	}
+	if c.pool != nil {
+		c.pool.Meter.Connect(-1)
+	}
+	c.pool = p
+	p.Meter.Connect(1)
+}
+
+// verdict is how an attempt to get a response ended.
+type verdict uint8
+
+const (
+	verdictDone   verdict = iota // answered, or nobody is left to answer
+	verdictStale                 // a connection used before had ended: the same backend deserves a new one
+	verdictUnsent                // nothing of the request reached the backend
+	verdictLost                  // the backend was lost with the request, which may be sent again
+	verdictFailed                // it cannot be sent again; c.failure says why
+)
+
+// maxLost is how many backends one request may be lost with: one that kills backends must not get at all of them.
+const maxLost = 3
+
+// exchange gets the request answered and reports whether the client's connection may be used again.
+func (c *conn) exchange(p *route.Pool) bool {
+	if !c.streams() {
+		c.back.watch(watchAfter)
+	}
+	key := keyOf(c.clientAddrForKey())
+	c.tried.Reset()
+	lost := 0
+	for {
+		b := p.Pick(key, c.srv.Now(), &c.tried)
+		if b == nil {
+			var err error
+			if b, err = c.hold(p, key); err != nil {
+				return c.failHeld(err)
+			}
+		}
+		v, keep := c.attempt(b)
+		if v == verdictLost {
+			lost++
+		}
+		switch {
+		case v == verdictDone:
+			return keep
+		case v == verdictFailed, lost >= maxLost:
+			return c.failAttempt()
+		}
+		c.srv.Meters.Retried()
+		if !c.tried.Add(b) {
+			return c.failAttempt()
+		}
+	}
+}
+
+// clientAddrForKey is what ring-hash keeps together. The head is gone by now, so a trusted proxy counts as one client.
+func (c *conn) clientAddrForKey() netip.Addr { return c.peer }
+
+func keyOf(a netip.Addr) uint64 {
+	b := a.As16()
+	return binary.LittleEndian.Uint64(b[:8])*31 + binary.LittleEndian.Uint64(b[8:])
+}
+
+// attempt tries one backend, with a second connection when the first had ended while it was idle, and ends the
+// backend's in-flight count that Pick or Hold began.
+func (c *conn) attempt(b *route.Backend) (v verdict, keep bool) {
+	defer b.Done()
+	v, keep = c.try(b, false)
+	if v == verdictStale {
+		b.CloseIdle()
+		v, keep = c.try(b, true)
+	}
+	return v, keep
+}
+
+// hold waits for a backend.
+func (c *conn) hold(p *route.Pool, key uint64) (*route.Backend, error) {
+	if !c.streams() {
+		c.back.stop()
+		c.back.watch(0)
+	}
+	w := route.Waiter{Key: key, Tried: &c.tried, Left: c.back.whenLeft(), Now: c.srv.Now}
+	return p.Hold(w, c.srv.HoldTimeout)
+}
+
+// failHeld answers a request no backend came for.
+func (c *conn) failHeld(err error) bool {
+	c.back.stop()
+	switch {
+	case errors.Is(err, route.ErrLeft):
+		c.answered(statusLeft)
+		return false
+	case errors.Is(err, route.ErrGone):
+		c.answerGone()
+	default:
+		c.answerNoBackend(err)
+	}
+	return c.sendAnswer()
+}
+
+// statusLeft is counted for a request whose client left before it was answered, as nginx does.
+const statusLeft = 499
+
+// answered counts the response's head.
+func (c *conn) answered(status int) {
+	c.status = status
+	c.srv.Meters.Answered(status)
+	if c.pool != nil && status != statusLeft {
+		now := c.srv.Now()
+		c.pool.Meter.Answered(now, status, time.Duration(now-c.began))
+	}
+}
+
+// logLine returns the request for the access log, or nothing when there is none.
+func (c *conn) logLine() string {
+	if !c.srv.Log.Enabled(context.Background(), slog.LevelDebug) {
+		return ""
+	}
+	return string(c.req.method) + " " + string(c.req.name) + string(c.req.path)
+}
+
+func (c *conn) log(line, app string) {
+	c.srv.Log.LogAttrs(context.Background(), slog.LevelDebug, "Request answered",
+		slog.String("app", app), slog.String("request", line), slog.Int("status", c.status),
+		slog.String("client", c.peer.String()), slog.Duration("took", time.Duration(c.srv.Now()-c.began)))
+}

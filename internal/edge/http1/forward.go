@@ -1,0 +1,239 @@
+package http1
+
+import (
+	"errors"
+	"time"
+
+	"vortex/internal/edge/route"
+)
+
+// failure is why a request could not be answered by its app.
+type failure uint8
+
+const (
+	failConnection failure = iota // the backend's connection ended
+	failTimeout                   // it did not answer in time
+	failResponse                  // what it answered is no HTTP
+	failBody                      // the client's body is malformed
+	failSlowBody                  // the client's body did not go on
+)
+
+// try sends the request to one backend and, when that answers, the response to the client. fresh demands a new connection.
+func (c *conn) try(b *route.Backend, fresh bool) (v verdict, keep bool) {
+	c.failure = failConnection
+	u, err := c.srv.connect(b, fresh, c.req.kind == methodUnsafe)
+	if err != nil {
+		if isDead(err) {
+			b.MarkDead(c.srv.Now() + int64(c.srv.SkipDead))
+		}
+		return verdictUnsent, false
+	}
+	c.setUpstream(u)
+	defer c.setUpstream(nil)
+	if c.back.gone.Load() {
+		closeQuietly(u.tcp)
+		return c.leave()
+	}
+	if n, err := u.tcp.Write(c.head); err != nil {
+		return c.lose(u, n == 0)
+	}
+	if c.streams() {
+		c.back.relay.to = &u.out
+		c.back.pump(u)
+	} else if err := u.tcp.SetReadDeadline(time.Now().Add(c.srv.ResponseTimeout)); err != nil {
+		return c.lose(u, false)
+	}
+	return c.receive(u)
+}
+
+// receive reads responses until the final one, and sends them on.
+func (c *conn) receive(u *upstream) (v verdict, keep bool) {
+	for first := true; ; first = false {
+		head, err := u.readHead(c.srv.MaxHeaderBytes, first)
+		if err != nil {
+			return c.failReceive(u, err)
+		}
+		if err := c.resp.parse(head); err != nil {
+			return c.failReceive(u, err)
+		}
+		switch {
+		case c.resp.status == 101 && c.req.upgrade && c.req.minor == 1 && !c.streams():
+			return c.tunnel(u, len(head))
+		case c.resp.status == 101:
+			return c.failReceive(u, malformed("the backend switched protocols unasked"))
+		case c.resp.status >= 200:
+			return c.respond(u, len(head))
+		}
+		if err := c.inform(); err != nil {
+			return c.failReceive(u, err)
+		}
+		u.in.discard(len(head))
+	}
+}
+
+// inform passes on an interim response, when the client can have one: HTTP/1.0 knows none, and 100 is for those that asked.
+func (c *conn) inform() error {
+	if c.req.minor == 0 || c.resp.status == 100 && !c.req.expect {
+		return nil
+	}
+	c.out.buf = append(c.resp.appendTo(c.out.buf[:0]), '\r', '\n')
+	return c.out.flush()
+}
+
+// failReceive ends an attempt that brought no final response.
+func (c *conn) failReceive(u *upstream, err error) (v verdict, keep bool) {
+	switch {
+	case errors.Is(err, errEarly):
+		return c.lose(u, false)
+	case errors.Is(err, errNoAnswer):
+		c.failure = failTimeout
+	case isMalformed(err):
+		c.failure = failResponse
+	}
+	c.drop(u)
+	if c.back.gone.Load() {
+		return c.leave()
+	}
+	c.blameBody()
+	return verdictFailed, false
+}
+
+// lose ends an attempt whose connection ended before any byte of a response. unsent is when the backend cannot have seen the request.
+func (c *conn) lose(u *upstream, unsent bool) (v verdict, keep bool) {
+	c.drop(u)
+	switch {
+	case c.back.gone.Load():
+		return c.leave()
+	case c.blameBody(), c.back.relay.moved > 0:
+		return verdictFailed, false
+	case u.reused && (unsent || c.req.kind != methodUnsafe):
+		return verdictStale, false
+	case unsent:
+		return verdictUnsent, false
+	case c.req.kind != methodUnsafe:
+		return verdictLost, false
+	}
+	return verdictFailed, false
+}
+
+// drop closes a backend's connection and takes the receive buffer back.
+func (c *conn) drop(u *upstream) {
+	closeQuietly(u.tcp)
+	if c.streams() {
+		c.back.stop()
+	}
+}
+
+// leave ends a request whose client is gone.
+func (c *conn) leave() (v verdict, keep bool) {
+	c.answered(statusLeft)
+	return verdictDone, false
+}
+
+// blameBody reports whether the attempt failed for what the client sent, or did not send.
+func (c *conn) blameBody() bool {
+	failed, ok := errors.AsType[*relayErr](c.back.err)
+	switch {
+	case !ok || failed.sending || !c.back.faulty:
+		return false
+	case isMalformed(failed.err):
+		c.failure = failBody
+	default:
+		c.failure = failSlowBody
+	}
+	return true
+}
+
+// respond sends the final response, whose head is the next size bytes received.
+func (c *conn) respond(u *upstream, size int) (v verdict, keep bool) {
+	kind := c.resp.bodyKind(c.req.kind == methodHead)
+	persistent := c.resp.persistent(kind)
+	chunked := c.beginResponse(kind)
+	u.in.discard(size)
+	c.answered(c.resp.status)
+	u.backend.Served()
+	c.body = newBody(kind, c.resp.length, false)
+	if err := c.clearDeadline(u); err != nil {
+		c.drop(u)
+		return verdictDone, false
+	}
+	c.down = relay{from: &u.in, to: &c.out, body: &c.body, chunked: chunked}
+	err := c.down.run()
+	if c.streams() {
+		c.back.stop()
+		c.stuck = c.back.err != nil
+	}
+	if err != nil {
+		closeQuietly(u.tcp)
+		return verdictDone, false
+	}
+	if !persistent || c.stuck || u.in.len() > 0 || c.back.gone.Load() || c.srv.closing.Load() {
+		closeQuietly(u.tcp)
+	} else {
+		u.idle = c.srv.Now()
+		u.backend.PutIdle(u, u.idle)
+	}
+	if c.stuck {
+		c.linger()
+	}
+	return verdictDone, c.reusable() && !c.closing
+}
+
+// beginResponse collects the response's head and reports whether its body goes in chunks.
+func (c *conn) beginResponse(kind bodyKind) (chunked bool) {
+	r := &c.resp
+	b := r.appendTo(c.out.buf[:0])
+	unframed := kind == bodyChunked || kind == bodyClose
+	if unframed && c.req.minor == 0 {
+		c.closing = true // the end of the connection is the only end it can have
+	}
+	switch {
+	case r.length >= 0 && r.status != 204:
+		b = append(b, "Content-Length: "...)
+		b = appendInt(b, r.length)
+		b = append(b, '\r', '\n')
+	case c.req.minor == 1 && (unframed || r.chunked && r.status != 204):
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+		chunked = unframed
+	}
+	b = c.appendConnection(b)
+	c.out.buf = append(b, '\r', '\n')
+	return chunked
+}
+
+// appendConnection tells the client whether it may send another request.
+func (c *conn) appendConnection(b []byte) []byte {
+	if !c.reusableAfter() {
+		c.closing = true
+		return append(b, "Connection: close\r\n"...)
+	}
+	if c.req.minor == 0 {
+		return append(b, "Connection: keep-alive\r\n"...)
+	}
+	return b
+}
+
+// reusableAfter is whether the connection will be reusable if a body that is on its way is read to its end.
+func (c *conn) reusableAfter() bool {
+	if c.closing || c.req.close || c.srv.closing.Load() || c.stuck && !c.streams() {
+		return false
+	}
+	return c.req.minor == 1 || c.req.keepAlive
+}
+
+// clearDeadline lets the response's body take as long as it likes.
+func (c *conn) clearDeadline(u *upstream) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.responding = true
+	return u.tcp.SetReadDeadline(time.Time{})
+}
+
+// awaitResponse bounds how long the response may take once a streamed body has reached its end.
+func (c *conn) awaitResponse(u *upstream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.responding {
+		_ = u.tcp.SetReadDeadline(time.Now().Add(c.srv.ResponseTimeout)) // fails when closed, which reading will tell
+	}
+}

@@ -1,0 +1,306 @@
+package http1
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strconv"
+)
+
+// request is a client's request head. Its slices point into the receive buffer and are valid until the head is consumed.
+type request struct {
+	framing
+
+	method []byte
+	target []byte // origin form: path and query
+	path   []byte // target without its query
+	host   []byte // as sent
+	name   []byte // host in lower case, without port and trailing dot
+	minor  byte   // of HTTP/1.x
+	fields []field
+	expect bool // the client waits for 100 Continue
+	kind   methodKind
+
+	nameBuf [256]byte
+}
+
+// methodKind is what the proxy must know of a method after the head is gone.
+type methodKind uint8
+
+const (
+	methodUnsafe     methodKind = iota // sending it twice may do it twice
+	methodIdempotent                   // sending it twice is as good as once (RFC 9110, 9.2.2)
+	methodHead                         // idempotent, and its response has no body
+)
+
+func kindOfMethod(method []byte) methodKind {
+	switch string(method) {
+	case "GET", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return methodIdempotent
+	case "HEAD":
+		return methodHead
+	}
+	return methodUnsafe
+}
+
+// parse reads a complete head. It refuses whatever two programs might understand differently.
+func (r *request) parse(head []byte) error {
+	line, rest, err := cutLine(head, true)
+	if err != nil {
+		return err
+	}
+	r.fields = r.fields[:0]
+	r.host, r.expect = nil, false
+	if err := r.parseLine(line); err != nil {
+		return err
+	}
+	if r.fields, err = parseFields(r.fields, rest, true); err != nil {
+		return err
+	}
+	if r.framing, err = readFraming(r.fields); err != nil {
+		return err
+	}
+	if err := r.checkFraming(); err != nil {
+		return err
+	}
+	return r.checkFields()
+}
+
+func (r *request) parseLine(line []byte) error {
+	first := bytes.IndexByte(line, ' ')
+	last := bytes.LastIndexByte(line, ' ')
+	if first <= 0 || last == first {
+		return malformed("the request line is not method, target and version")
+	}
+	r.method, r.target = line[:first], line[first+1:last]
+	version := line[last+1:]
+	if len(version) != 8 || string(version[:7]) != "HTTP/1." || version[7] < '0' || version[7] > '1' {
+		return malformed(fmt.Sprintf("the version %q is neither HTTP/1.0 nor HTTP/1.1", version))
+	}
+	r.minor = version[7] - '0'
+	for _, c := range r.method {
+		if !isToken[c] {
+			return malformed("the method has a character that methods cannot have")
+		}
+	}
+	r.kind = kindOfMethod(r.method)
+	return r.parseTarget()
+}
+
+// parseTarget brings the target into origin form.
+func (r *request) parseTarget() error {
+	for _, c := range r.target {
+		if c <= ' ' || c == 0x7f || c == '#' {
+			return malformed("the request target has a character that must be percent-encoded")
+		}
+	}
+	switch {
+	case len(r.target) == 0 || string(r.method) == "CONNECT":
+		return malformed("the edge is no forward proxy")
+	case r.target[0] == '/':
+	case string(r.target) == "*" && string(r.method) == "OPTIONS":
+	default:
+		if err := r.parseAbsolute(); err != nil {
+			return err
+		}
+	}
+	r.path, _, _ = bytes.Cut(r.target, []byte("?"))
+	return nil
+}
+
+// parseAbsolute takes host and path out of http://host/path. Such a host outranks the Host field (RFC 9112, 3.2.2).
+func (r *request) parseAbsolute() error {
+	colon := bytes.Index(r.target, []byte("://"))
+	if colon < 0 || !equalFold(r.target[:colon], "http") && !equalFold(r.target[:colon], "https") {
+		return malformed("the request target does not begin with a slash")
+	}
+	authority := r.target[colon+3:]
+	end := bytes.IndexAny(authority, "/?")
+	if end < 0 {
+		r.host, r.target = authority, []byte("/")
+		return nil
+	}
+	if authority[end] == '?' {
+		return malformed("the request target has no path")
+	}
+	r.host, r.target = authority[:end], authority[end:]
+	return nil
+}
+
+// checkFraming refuses bodies whose end is in doubt.
+func (r *request) checkFraming() error {
+	switch {
+	case r.chunked && r.length >= 0:
+		return malformed("there is both a Content-Length and a Transfer-Encoding")
+	case r.otherCoding:
+		return malformed("the only transfer coding understood is chunked, once")
+	case r.chunked && r.minor == 0:
+		return malformed("HTTP/1.0 has no Transfer-Encoding")
+	}
+	return nil
+}
+
+// checkFields takes in Host and Expect.
+func (r *request) checkFields() error {
+	hosts := 0
+	for i := range r.fields {
+		f := &r.fields[i]
+		switch f.kind {
+		case kindHost:
+			hosts++
+			if r.host == nil {
+				r.host = f.value
+			}
+		case kindExpect:
+			if !equalFold(f.value, "100-continue") {
+				return malformed(fmt.Sprintf("the expectation %q is not known", f.value))
+			}
+			r.expect = r.minor == 1
+		case kindContentLength, kindTransferEncoding, kindConnection, kindUpgrade, kindHop, kindForwarded, kindForwardedFor, kindOther:
+		}
+	}
+	switch {
+	case hosts > 1:
+		return malformed("there is more than one Host")
+	case hosts == 0 && r.minor == 1:
+		return malformed("there is no Host")
+	}
+	return r.parseHost()
+}
+
+// parseHost sets name from host.
+func (r *request) parseHost() error {
+	host := r.host
+	if end := bytes.LastIndexByte(host, ':'); end >= 0 && bytes.IndexByte(host[end:], ']') < 0 {
+		if _, ok := parseDecimal(host[end+1:]); !ok && end+1 < len(host) {
+			return malformed(fmt.Sprintf("the port in Host %q is not a number", r.host))
+		}
+		host = host[:end]
+	}
+	host = bytes.TrimSuffix(host, []byte("."))
+	if len(host) > len(r.nameBuf) {
+		return malformed("the Host is too long")
+	}
+	for i, c := range host {
+		if !isHost[c] {
+			return malformed(fmt.Sprintf("the Host %q has a character that hosts cannot have", r.host))
+		}
+		r.nameBuf[i] = lowerByte(c)
+	}
+	r.name = r.nameBuf[:len(host)]
+	return nil
+}
+
+// isHost are the characters of a host without its port.
+var isHost = func() (table [256]bool) {
+	for c := range table {
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		table[c] = letter || c >= '0' && c <= '9' || c >= 0x80
+	}
+	for _, c := range "-._~!$&'()*+,;=:[]%" {
+		table[c] = true
+	}
+	return table
+}()
+
+// hasBody reports whether anything follows the head.
+func (r *request) hasBody() bool { return r.chunked || r.length > 0 }
+
+// forward is what the proxy adds to a request.
+type forward struct {
+	client  netip.Addr // nearest address that is not one of our own proxies
+	strip   int        // bytes of the path to leave out
+	trusted bool       // the client is a proxy of ours: what it says about its client stands
+	secure  bool       // it came over TLS
+}
+
+// appendTo appends the head as the backend gets it.
+func (r *request) appendTo(b []byte, fw forward) []byte {
+	b = append(b, r.method...)
+	b = append(b, ' ')
+	b = append(b, r.target[fw.strip:]...)
+	b = append(b, " HTTP/1.1\r\nHost: "...)
+	b = append(b, r.host...)
+	b = append(b, '\r', '\n')
+	upgrade := r.upgrade && r.minor == 1
+	for i := range r.fields {
+		f := &r.fields[i]
+		if r.passes(f, fw.trusted, upgrade) {
+			b = appendField(b, f.name, f.value)
+		}
+	}
+	if upgrade {
+		b = append(b, "Connection: Upgrade\r\n"...)
+	}
+	b = r.appendForwarded(b, fw)
+	return append(b, '\r', '\n')
+}
+
+// passes reports whether a field goes on to the backend as it is.
+func (r *request) passes(f *field, trusted, upgrade bool) bool {
+	switch f.kind {
+	case kindHost, kindConnection, kindHop, kindForwardedFor:
+		return false
+	case kindUpgrade:
+		return upgrade
+	case kindForwarded:
+		return trusted
+	case kindContentLength, kindTransferEncoding:
+		return true
+	case kindExpect:
+		return r.minor == 1
+	case kindOther:
+	}
+	return !r.nominated || !isNominated(r.fields, f.name)
+}
+
+// appendForwarded appends who asked, for what, and how.
+func (r *request) appendForwarded(b []byte, fw forward) []byte {
+	b = append(b, "X-Forwarded-For: "...)
+	if fw.trusted {
+		for i := range r.fields {
+			if r.fields[i].kind == kindForwardedFor {
+				b = append(b, r.fields[i].value...)
+				b = append(b, ", "...)
+			}
+		}
+	}
+	b = fw.client.AppendTo(b)
+	b = append(b, '\r', '\n')
+	if !fw.trusted || !r.has("x-forwarded-proto") {
+		if fw.secure {
+			b = append(b, "X-Forwarded-Proto: https\r\n"...)
+		} else {
+			b = append(b, "X-Forwarded-Proto: http\r\n"...)
+		}
+	}
+	if !fw.trusted || !r.has("x-forwarded-host") {
+		b = appendField(b, []byte("X-Forwarded-Host"), r.host)
+	}
+	if fw.strip > 0 {
+		b = appendField(b, []byte("X-Forwarded-Prefix"), r.path[:fw.strip])
+	}
+	return b
+}
+
+func (r *request) has(lower string) bool {
+	for i := range r.fields {
+		if equalFold(r.fields[i].name, lower) {
+			return true
+		}
+	}
+	return false
+}
+
+func appendField(b, name, value []byte) []byte {
+	b = append(b, name...)
+	b = append(b, ':', ' ')
+	b = append(b, value...)
+	return append(b, '\r', '\n')
+}
+
+func appendLength(b []byte, n int) []byte {
+	b = append(b, "Content-Length: "...)
+	b = strconv.AppendInt(b, int64(n), 10)
+	return append(b, '\r', '\n')
+}

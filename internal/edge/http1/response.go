@@ -1,0 +1,90 @@
+package http1
+
+import "strconv"
+
+// response is a backend's response head. Its slices point into the receive buffer.
+type response struct {
+	framing
+
+	status int
+	reason []byte
+	minor  byte
+	fields []field
+}
+
+// parse reads a complete head. A line may end in a bare line feed, which small servers send.
+func (r *response) parse(head []byte) error {
+	line, rest, err := cutLine(head, false)
+	if err != nil {
+		return err
+	}
+	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[8] != ' ' || line[7] < '0' || line[7] > '1' {
+		return malformed("the response does not begin with an HTTP/1 status line")
+	}
+	status, ok := parseDecimal(line[9:12])
+	if !ok || status < 100 || len(line) > 12 && line[12] != ' ' {
+		return malformed("the response has no status code")
+	}
+	r.status, r.minor, r.reason = int(status), line[7]-'0', nil
+	if len(line) > 13 {
+		r.reason = line[13:]
+	}
+	if r.fields, err = parseFields(r.fields[:0], rest, false); err != nil {
+		return err
+	}
+	if r.framing, err = readFraming(r.fields); err != nil {
+		return err
+	}
+	if r.otherCoding {
+		return malformed("the response has a transfer coding other than chunked")
+	}
+	if r.chunked && r.length >= 0 { // Transfer-Encoding rules, and the connection is not to be trusted further
+		r.length, r.close = -1, true
+	}
+	return nil
+}
+
+// bodyKind returns how the response's body ends, given what was asked.
+func (r *response) bodyKind(head bool) bodyKind {
+	switch {
+	case head, r.status < 200, r.status == 204, r.status == 304:
+		return bodyNone
+	case r.chunked:
+		return bodyChunked
+	case r.length >= 0:
+		return bodyLength
+	}
+	return bodyClose
+}
+
+// persistent reports whether the backend lets its connection be used again.
+func (r *response) persistent(kind bodyKind) bool {
+	return kind != bodyClose && !r.close && (r.minor == 1 || r.keepAlive)
+}
+
+// appendTo appends the head as the client gets it, without the empty line at its end: framing and connection
+// fields are for the caller to add.
+func (r *response) appendTo(b []byte) []byte {
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(r.status), 10)
+	b = append(b, ' ')
+	b = append(b, r.reason...)
+	b = append(b, '\r', '\n')
+	for i := range r.fields {
+		f := &r.fields[i]
+		switch f.kind {
+		case kindConnection, kindTransferEncoding, kindContentLength, kindHop:
+			continue
+		case kindUpgrade:
+			if r.status != 101 && r.status != 426 {
+				continue
+			}
+		case kindHost, kindExpect, kindForwarded, kindForwardedFor, kindOther:
+		}
+		if r.nominated && isNominated(r.fields, f.name) && f.kind == kindOther {
+			continue
+		}
+		b = appendField(b, f.name, f.value)
+	}
+	return b
+}

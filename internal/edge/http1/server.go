@@ -1,0 +1,213 @@
+// Package http1 is the edge's engine for HTTP/1.1 and WebSocket: it reads requests from client connections, sends
+// each to a backend of the app that package route names, and streams both bodies.
+//
+// One goroutine serves a client connection from its first request to its last; requests without a body
+// to stream, and their responses, need no other. Heads are parsed strictly and in place: whatever a backend might understand
+// differently is refused with 400, so that no request can hide in another.
+//
+// It guarantees:
+//   - bytes are passed on as they come, in both directions; no body is held back or kept in memory;
+//   - a request is sent again only when that cannot make it happen twice: nothing of it was sent, or its method is
+//     idempotent, its body was not begun and no byte of a response came;
+//   - what a client says about itself (X-Forwarded-…, Forwarded, X-Real-IP) reaches no backend unless the client
+//     is a trusted proxy;
+//   - a backend's request is counted in flight from before it is chosen until its last byte, or its WebSocket, has ended.
+//
+// It never changes a body, never decompresses, and never caches.
+package http1
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vortex/internal/edge/limit"
+	"vortex/internal/edge/meter"
+	"vortex/internal/edge/route"
+)
+
+// Defaults of Config.
+const (
+	DefaultHeaderTimeout   = 10 * time.Second
+	DefaultIdleTimeout     = 75 * time.Second
+	DefaultBodyTimeout     = 60 * time.Second
+	DefaultConnectTimeout  = 2 * time.Second
+	DefaultResponseTimeout = 5 * time.Minute
+	DefaultHoldTimeout     = 5 * time.Second
+	DefaultSkipDead        = time.Second
+	DefaultMaxHeaderBytes  = 64 << 10
+)
+
+// Config of a Server. Zero values are the defaults above.
+type Config struct {
+	Table   *route.Table   // required
+	Meters  *meter.Set     // required: the Table's
+	Limiter *limit.Limiter // nil is no limit
+	Metrics http.Handler   // answers GET /metrics of loopback clients when no app claims the host; nil is nobody
+	Log     *slog.Logger   // access log at debug; nil discards
+	Trusted []netip.Prefix // proxies before the edge, whose X-Forwarded-For is believed
+
+	HeaderTimeout   time.Duration // from a head's first byte to its last
+	IdleTimeout     time.Duration // of a client connection between requests
+	BodyTimeout     time.Duration // without progress on a request's body, or on a client taking its response
+	ConnectTimeout  time.Duration // to a backend
+	ResponseTimeout time.Duration // from a request's end to its response's head
+	HoldTimeout     time.Duration // a request waits this long for a backend; negative is not at all
+	SkipDead        time.Duration // a backend that refused a connection is left out this long
+	MaxHeaderBytes  int           // of a request's or response's head
+}
+
+func (c *Config) setDefaults() {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	setDefault(&c.HeaderTimeout, DefaultHeaderTimeout)
+	setDefault(&c.IdleTimeout, DefaultIdleTimeout)
+	setDefault(&c.BodyTimeout, DefaultBodyTimeout)
+	setDefault(&c.ConnectTimeout, DefaultConnectTimeout)
+	setDefault(&c.ResponseTimeout, DefaultResponseTimeout)
+	setDefault(&c.HoldTimeout, DefaultHoldTimeout)
+	setDefault(&c.SkipDead, DefaultSkipDead)
+	setDefault(&c.MaxHeaderBytes, DefaultMaxHeaderBytes)
+}
+
+func setDefault[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}
+
+// Server serves HTTP/1 on any number of listeners. Use New.
+type Server struct {
+	Config
+	epoch   time.Time
+	closing atomic.Bool
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+	empty chan struct{} // closed when closing and the last connection ended; nil before
+}
+
+// New returns a Server that serves nothing yet.
+func New(c Config) *Server {
+	c.setDefaults()
+	return &Server{Config: c, epoch: time.Now(), conns: map[*conn]struct{}{}}
+}
+
+// Now is the engine's clock: nanoseconds since the server was made.
+func (s *Server) Now() int64 { return int64(time.Since(s.epoch)) }
+
+// Serve accepts connections from ln until ctx ends, and closes ln. Requests in flight go on: Shutdown
+// waits for them.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { closeListener(ln) })
+	defer stop()
+	defer closeListener(ln)
+	var pause time.Duration
+	for {
+		tcp, err := ln.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			s.start(tcp)
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default: // out of descriptors, most likely: what is served now frees some
+			s.Log.WarnContext(ctx, "Connection not accepted", "err", err)
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			if !wait(ctx, pause) {
+				return nil
+			}
+		}
+	}
+}
+
+// closeListener stops accepting. Closing twice is what happens when both ctx and the loop end, and harmless.
+func closeListener(ln net.Listener) { _ = ln.Close() }
+
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// start serves a connection on its own goroutine, which Shutdown waits for.
+func (s *Server) start(tcp net.Conn) {
+	c := newConn(s, tcp)
+	s.mu.Lock()
+	if s.closing.Load() {
+		s.mu.Unlock()
+		closeQuietly(tcp)
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	s.Meters.Connect(1)
+	go func() {
+		defer s.end(c)
+		c.serve()
+	}()
+}
+
+func (s *Server) end(c *conn) {
+	s.Meters.Connect(-1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if s.empty != nil && len(s.conns) == 0 {
+		close(s.empty)
+		s.empty = nil
+	}
+}
+
+// Shutdown lets requests in flight finish until ctx ends, then cuts what is left. Connections between
+// requests are closed at once; ones that never asked anything get a moment to. The listeners must be closed before.
+// It returns ctx's cause when something had to be cut.
+func (s *Server) Shutdown(ctx context.Context) error {
+	done := s.beginShutdown()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for c := range s.conns {
+		c.cut()
+	}
+	s.mu.Unlock()
+	<-done
+	return context.Cause(ctx)
+}
+
+func (s *Server) beginShutdown() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing.Store(true)
+	done := make(chan struct{})
+	if len(s.conns) == 0 {
+		close(done)
+		return done
+	}
+	s.empty = done
+	for c := range s.conns {
+		c.retire()
+	}
+	return done
+}
+
+// closeQuietly closes a connection whose end no one waits for.
+func closeQuietly(c net.Conn) { _ = c.Close() }

@@ -1,0 +1,130 @@
+package edge
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"vortex"
+	"vortex/internal/edge/meter"
+)
+
+// Publisher is where the edge says what it sees. A Put replaces the record at its key.
+type Publisher interface {
+	// PutMetrics writes vortex:metrics:<ClientID>:<Edge>.
+	PutMetrics(ctx context.Context, m vortex.ClientMetrics) error
+	// PutEdge writes vortex:edge:<ID>.
+	PutEdge(ctx context.Context, r vortex.EdgeRecord) error
+}
+
+// publishTimeout is how long one write may take before it is tried again with what is true by then.
+const publishTimeout = 5 * time.Second
+
+// publishDrain publishes the applied revision and the busy instances at once when a removal was applied or a removed
+// instance has finished, until ctx ends. What cannot be written is tried again.
+func (e *Edge) publishDrain(ctx context.Context) {
+	var last *vortex.EdgeRecord
+	pause := firstRetry
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.drained:
+		}
+		if !e.synced.Load() {
+			continue
+		}
+		record := e.edgeRecord()
+		if last != nil && last.Revision == record.Revision && slices.Equal(last.Busy, record.Busy) {
+			continue
+		}
+		if err := e.putEdge(ctx, record); err != nil {
+			e.log.WarnContext(ctx, "Edge state not published", "err", err)
+			if !sleep(ctx, pause) {
+				return
+			}
+			pause = min(2*pause, lastRetry)
+			signal(e.drained)
+			continue
+		}
+		last, pause = &record, firstRetry
+	}
+}
+
+func (e *Edge) edgeRecord() vortex.EdgeRecord {
+	revision, busy := e.table.Drain()
+	return vortex.EdgeRecord{ID: e.config.ID, Node: e.config.Node, Address: e.config.Address, Revision: revision, Busy: busy}
+}
+
+func (e *Edge) putEdge(ctx context.Context, r vortex.EdgeRecord) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	return e.publisher.PutEdge(ctx, r)
+}
+
+// published is what was last written for an app.
+type published struct {
+	sample meter.Sample
+	meter  *meter.App
+}
+
+// publishMetrics publishes each app's traffic every interval when it changed, and at once when a request begins to wait
+// for a backend: that is what wakes an app that was scaled to zero.
+func (e *Edge) publishMetrics(ctx context.Context) {
+	ticker := time.NewTicker(e.config.MetricsInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			e.publishApps(ctx, false)
+		case <-e.demand:
+			e.publishApps(ctx, true)
+		}
+	}
+}
+
+// publishApps publishes the apps whose traffic changed; with waiting only those that have requests waiting for a backend.
+func (e *Edge) publishApps(ctx context.Context, waiting bool) {
+	now := e.server.Now()
+	present := map[string]bool{}
+	for _, pool := range e.table.Pools() {
+		present[pool.App] = true
+		if waiting && pool.Held() == 0 {
+			continue
+		}
+		last, known := e.published[pool.App]
+		if waiting && known && last.sample.RPS > 0 && last.sample.InFlight > 0 {
+			continue // who reads it is awake already
+		}
+		sample := pool.Meter.Peek(now)
+		if !waiting {
+			sample = pool.Meter.Sample(now)
+		}
+		if known && last.meter == pool.Meter && last.sample == sample {
+			continue
+		}
+		if err := e.putMetrics(ctx, pool.App, sample); err != nil {
+			e.log.WarnContext(ctx, "Metrics not published", "app", pool.App, "err", err)
+			return // the store does not answer; the next round says it again
+		}
+		e.published[pool.App] = published{sample, pool.Meter}
+	}
+	for app := range e.published {
+		if !present[app] {
+			delete(e.published, app)
+		}
+	}
+}
+
+func (e *Edge) putMetrics(ctx context.Context, app string, s meter.Sample) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	return e.publisher.PutMetrics(ctx, vortex.ClientMetrics{
+		ClientID: app, Edge: e.config.ID,
+		CurrentRPS: s.RPS, InFlight: &s.InFlight, Connections: &s.Connections,
+		LatencyP50Ms: &s.P50, LatencyP95Ms: &s.P95, ErrorsPerSecond: &s.Errors,
+		ObservedAt: time.Now().UTC(),
+	})
+}

@@ -1,0 +1,58 @@
+package edge
+
+import "vortex/internal/edge/meter"
+
+// Status is what the edge is doing at a moment.
+type Status struct {
+	Synced   bool // the routers were taken in at least once
+	Revision uint64
+	Busy     []string // removed instances with requests in flight
+	Apps     []AppStatus
+}
+
+// AppStatus is one app as the edge sees it.
+type AppStatus struct {
+	App      string
+	HTTP     bool
+	Hosts    []string
+	Paths    []string
+	Balance  string
+	Held     int64 // requests waiting for a backend
+	Traffic  meter.Sample
+	Backends []BackendStatus
+}
+
+// BackendStatus is one backend as the edge sees it.
+type BackendStatus struct {
+	Instance string
+	Address  string // IP and port
+	Node     string
+	Release  uint64
+	InFlight int64
+	Served   uint64 // requests answered
+	Failed   uint64 // connections refused
+	Skipped  bool   // left out for a moment because it refused a connection
+	Idle     int    // connections kept for later
+}
+
+// Status returns what the edge is doing now.
+func (e *Edge) Status() Status {
+	revision, busy := e.table.Drain()
+	s := Status{Synced: e.synced.Load(), Revision: revision, Busy: busy}
+	now := e.server.Now()
+	for _, app := range e.table.Apps() {
+		a := AppStatus{
+			App: app.Name, HTTP: app.HTTP, Hosts: app.Hosts, Paths: app.Paths, Balance: string(app.Balance),
+			Held: app.Pool.Held(), Traffic: app.Pool.Meter.Peek(now),
+		}
+		for _, b := range app.Pool.Backends() {
+			c := b.Counts(now)
+			a.Backends = append(a.Backends, BackendStatus{
+				Instance: b.Instance, Address: b.Addr.String(), Node: b.Node, Release: b.Release,
+				InFlight: c.InFlight, Served: c.Served, Failed: c.Failed, Skipped: c.Skipped, Idle: c.Idle,
+			})
+		}
+		s.Apps = append(s.Apps, a)
+	}
+	return s
+}
