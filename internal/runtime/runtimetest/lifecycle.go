@@ -76,6 +76,7 @@ func testInvalidID(t *testing.T, b *bench) {
 func testStopAndRemove(t *testing.T, b *bench) {
 	spec := b.spec(t, "", "sleep")
 	b.start(t, spec)
+	b.ready(t, spec.ID)
 	if err := b.d.Stop(t.Context(), spec.ID, patience); err != nil {
 		t.Fatalf("Stop: %v", err)
 	}
@@ -175,6 +176,9 @@ func testConcurrent(t *testing.T, b *bench) {
 		})
 	}
 	wg.Wait()
+	if t.Failed() {
+		return
+	}
 	addresses := map[string]string{}
 	for _, s := range statuses {
 		at := fmt.Sprintf("%s:%d", s.Address, s.Port)
@@ -184,6 +188,7 @@ func testConcurrent(t *testing.T, b *bench) {
 		addresses[at] = s.ID
 	}
 	for _, id := range b.ids {
+		b.ready(t, id)
 		wg.Go(func() {
 			if err := b.d.Stop(t.Context(), id, patience); err != nil {
 				t.Errorf("Stop(%s): %v", id, err)
@@ -207,10 +212,8 @@ func testRestart(t *testing.T, b *bench) {
 	live, dead := b.spec(t, "live", "sleep"), b.spec(t, "dead", "term", "7")
 	b.start(t, live)
 	b.start(t, dead)
-	if b.Lacks[Processes] == "" {
-		b.printed(t, live.ID, "ready")
-		b.printed(t, dead.ID, "ready")
-	}
+	b.ready(t, live.ID)
+	b.ready(t, dead.ID)
 	if err := b.d.Stop(t.Context(), dead.ID, patience); err != nil {
 		t.Fatalf("Stop: %v", err)
 	}
@@ -225,13 +228,11 @@ func testRestart(t *testing.T, b *bench) {
 	if diff := cmp.Diff(wasDead, isDead); diff != "" {
 		t.Errorf("the exited instance (-before +after):\n%s", diff)
 	}
-	if b.Lacks[Processes] == "" {
-		if isDead.ExitCode != 7 {
-			t.Errorf("exit code %d, want 7", isDead.ExitCode)
-		}
-		b.printed(t, live.ID, "ready")
-		b.printed(t, dead.ID, "ready")
+	if b.Lacks[Processes] == "" && isDead.ExitCode != 7 {
+		t.Errorf("exit code %d, want 7", isDead.ExitCode)
 	}
+	b.ready(t, live.ID)
+	b.ready(t, dead.ID)
 	seen := b.watch(t)
 	if s := seen.next(t); s.ID != dead.ID {
 		t.Errorf("Watch yielded %s, want %s first", s.ID, dead.ID)

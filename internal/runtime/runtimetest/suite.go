@@ -302,6 +302,14 @@ func (b *bench) printed(t *testing.T, id, prefix string) string {
 	return found
 }
 
+// ready waits until the probe handles SIGTERM: the first process of a pid namespace ignores it before.
+func (b *bench) ready(t *testing.T, id string) {
+	t.Helper()
+	if b.Lacks[Processes] == "" {
+		b.printed(t, id, "ready")
+	}
+}
+
 func (b *bench) kill(t *testing.T, id string) {
 	t.Helper()
 	if b.Kill != nil {

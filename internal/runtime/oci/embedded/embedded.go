@@ -1,0 +1,72 @@
+// Package embedded carries the driver's helper programs, shim and runner, inside the main binary. They are built into bin/ before
+// the main binary is; a checkout without them compiles and says so when asked.
+package embedded
+
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+//go:embed all:bin
+var files embed.FS
+
+// The names of the helpers.
+const (
+	shimName   = "shim"
+	runnerName = "runner"
+)
+
+// Present reports whether the helpers were built in.
+func Present() bool {
+	_, err1 := files.Open("bin/" + shimName)
+	_, err2 := files.Open("bin/" + runnerName)
+	return err1 == nil && err2 == nil
+}
+
+// Unpack writes the helpers into dir, which it makes, and returns their paths. A helper's name carries a hash of its content, so an
+// upgraded binary never overwrites one that still runs beside an instance.
+func Unpack(dir string) (shim, runner string, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", "", fmt.Errorf("make helper directory: %w", err)
+	}
+	if shim, err = unpack(dir, shimName); err != nil {
+		return "", "", err
+	}
+	runner, err = unpack(dir, runnerName)
+	return shim, runner, err
+}
+
+func unpack(dir, name string) (string, error) {
+	content, err := files.ReadFile("bin/" + name)
+	if err != nil {
+		return "", fmt.Errorf("built without helpers; run make build: %w", err)
+	}
+	sum := sha256.Sum256(content)
+	path := filepath.Join(dir, name+"-"+hex.EncodeToString(sum[:6]))
+	if fi, err := os.Stat(path); err == nil && fi.Size() == int64(len(content)) && fi.Mode().Perm() == 0o700 {
+		return path, nil
+	}
+	tmp, err := os.CreateTemp(dir, "."+name+"-")
+	if err != nil {
+		return "", fmt.Errorf("unpack helper: %w", err)
+	}
+	defer func() { _ = os.Remove(tmp.Name()) }() // gone after the rename
+	_, err = tmp.Write(content)
+	if err == nil {
+		err = tmp.Chmod(0o700)
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("unpack helper: %w", err)
+	}
+	return path, nil
+}
