@@ -569,6 +569,8 @@ type RolloutRecord struct {
 	Generation uint64       `json:"generation"`     // the app's generation this answers
 	State      RolloutState `json:"state"`
 	Desired    uint32       `json:"desired"`
+	Failures   *uint32      `json:"failures,omitempty"` // starts of this release that failed in a row
+	FailedAt   time.Time    `json:"failed_at,omitzero"` // the last of them
 	Message    string       `json:"message,omitempty"`  // on failure: the last probe result or exit, for people
 	Instance   string       `json:"instance,omitempty"` // on failure: the instance to read the logs of
 	StartedAt  time.Time    `json:"started_at,omitzero"`

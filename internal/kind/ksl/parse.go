@@ -101,12 +101,15 @@ func (p *parser) name(what string) (token, bool) {
 	return p.next(), true
 }
 
-// doc returns the comment of what starts at line and ends with the last token read: the lines
-// right above it, and what stands beside its end.
-func (p *parser) doc(line int) string {
+// doc returns the comment of what starts with token from and ends with the last one read: the lines
+// right above it, and what stands beside its end. Of several things in one line, the first has the lines above.
+func (p *parser) doc(from int) string {
 	var lines []string
-	for above := line - 1; p.comments[above].own; above-- {
-		lines = append(lines, p.comments[above].text)
+	line := p.tokens[from].line
+	if from == 0 || p.tokens[from-1].line != line {
+		for above := line - 1; p.comments[above].own; above-- {
+			lines = append(lines, p.comments[above].text)
+		}
 	}
 	slices.Reverse(lines)
 	last := p.tokens[max(0, p.pos-1)].line
@@ -117,7 +120,7 @@ func (p *parser) doc(line int) string {
 }
 
 func (p *parser) declaration() {
-	start := p.peek()
+	start := p.pos
 	attrs := p.attributes()
 	word := p.peek()
 	switch {
@@ -167,7 +170,7 @@ func (p *parser) declare(name token) {
 	}
 }
 
-func (p *parser) typeDecl(start token, attrs []attribute) {
+func (p *parser) typeDecl(start int, attrs []attribute) {
 	p.next()
 	name, ok := p.name("the name of the type")
 	if !ok {
@@ -181,21 +184,21 @@ func (p *parser) typeDecl(start token, attrs []attribute) {
 		p.skipDeclaration()
 		return
 	}
-	headed := p.doc(start.line)
+	headed := p.doc(start)
 	p.body("type "+t.Name, name, func() *string { return p.field(t) })
 	t.Doc = p.declDoc(start, headed)
 	p.schema.Types = append(p.schema.Types, t)
 }
 
 // declDoc is the comment of a declaration: above and beside its opening line, else beside its end.
-func (p *parser) declDoc(start token, headed string) string {
+func (p *parser) declDoc(start int, headed string) string {
 	if headed != "" {
 		return headed
 	}
-	return p.doc(start.line)
+	return p.doc(start)
 }
 
-func (p *parser) enumDecl(start token, attrs []attribute) {
+func (p *parser) enumDecl(start int, attrs []attribute) {
 	p.next()
 	for _, a := range attrs {
 		p.errorf(a.at, "an enum has no attributes, got @%s", a.name)
@@ -211,7 +214,7 @@ func (p *parser) enumDecl(start token, attrs []attribute) {
 		p.skipDeclaration()
 		return
 	}
-	headed, faults := p.doc(start.line), len(p.errs)
+	headed, faults := p.doc(start), len(p.errs)
 	p.body("enum "+e.Name, name, func() *string { return p.enumValue(e) })
 	e.Doc = p.declDoc(start, headed)
 	if len(e.Values) == 0 && len(p.errs) == faults {
@@ -248,7 +251,7 @@ func (p *parser) body(what string, name token, item func() *string) {
 				p.accept(",")
 			}
 		}
-		*doc = p.doc(start.line)
+		*doc = p.doc(from)
 	}
 }
 

@@ -3,6 +3,7 @@ package ksl_test
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -271,4 +272,35 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("a schema is no compatible change of itself: %v", err)
 		}
 	})
+}
+
+func TestParseTakesHostileSourcesQuickly(t *testing.T) {
+	comments := strings.Repeat("#\n", 200_000)
+	for name, src := range map[string]string{
+		"comments":   comments + strings.Repeat("type A { x: B } ", 4000),
+		"values":     "enum E {" + strings.Repeat("a,", 500_000),
+		"fields":     "type E {" + strings.Repeat("a: U8,", 150_000),
+		"attributes": strings.Repeat("@prefix", 140_000),
+		"names":      strings.Repeat("type A { x: Bcdefghijklmnop }\n", 30_000),
+		"brackets":   strings.Repeat("type{", 200_000),
+		"marks":      strings.Repeat("{", 1<<20),
+		"string":     `"` + strings.Repeat(`\"`, 500_000),
+		"distinct":   distinctTypes(4000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := ksl.Parse("x", []byte(src)); name != "distinct" && err == nil {
+				t.Error("the source is accepted")
+			}
+		})
+	}
+}
+
+// distinctTypes is a chain of n types each of which contains the next.
+func distinctTypes(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "@prefix(\"p%d\") type T%d { x: T%d }\n", i, i, min(i+1, n))
+	}
+	fmt.Fprintf(&b, "type T%d { x: U8 }", n)
+	return b.String()
 }

@@ -1,0 +1,135 @@
+package deploy
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"vortex"
+	"vortex/internal/kind"
+	"vortex/internal/rollout"
+	"vortex/internal/settings"
+)
+
+// known is what one pass knows: a view of the store, and what is the same for every app.
+type known struct {
+	v        kind.View
+	settings settings.Settings
+	down     map[string]bool // nodes that are down
+	edges    []*vortex.EdgeRecord
+}
+
+func read(v kind.View, base settings.Settings) *known {
+	k := &known{v: v, settings: base, down: map[string]bool{}}
+	if changed, ok := kind.Lookup(v, vortex.Settings, settings.ID); ok {
+		k.settings = base.With(changed.Value)
+	}
+	for _, e := range kind.List(v, vortex.Liveness) {
+		k.down[e.ID] = e.Value.State == vortex.LivenessStateDown
+	}
+	for _, e := range kind.List(v, vortex.Edges) {
+		if !k.down[e.Value.Node] {
+			k.edges = append(k.edges, e.Value)
+		}
+	}
+	return k
+}
+
+// input gathers what is known of one app.
+func (k *known) input(name string, now time.Time) rollout.Input {
+	in := rollout.Input{
+		Now: now, Name: name,
+		NewID: func(release uint64) string { return newID(name, release) },
+	}
+	for _, e := range kind.List(k.v, vortex.Releases, name) {
+		in.Releases = append(in.Releases, *e.Value)
+	}
+	slices.SortFunc(in.Releases, func(a, b vortex.ReleaseRecord) int { return int(a.Number) - int(b.Number) })
+	if e, ok := kind.Lookup(k.v, vortex.Rollouts, name); ok {
+		in.Rollout = e.Value
+	}
+	if e, ok := kind.Lookup(k.v, vortex.Apps, name); ok {
+		in.App = e.Value
+		in.Desired = k.desired(e.Value)
+		in.Blocked = k.blocked(e.Value, in.Rollout)
+	}
+	routed := k.routed(name)
+	for _, e := range kind.Find(k.v, vortex.Instances, "client_id", name) {
+		in.Instances = append(in.Instances, k.instance(*e.Value, routed))
+	}
+	return in
+}
+
+func (k *known) desired(app *vortex.AppRecord) uint32 {
+	job, ok := kind.Lookup(k.v, vortex.ScaleJobs, app.Name)
+	if !ok {
+		return k.settings.Desired(app, nil, 0)
+	}
+	return k.settings.Desired(app, job.Value, job.ModRevision)
+}
+
+func (k *known) instance(rec vortex.InstanceRecord, routed func(string) bool) rollout.Instance {
+	in := rollout.Instance{InstanceRecord: rec, Routed: routed(rec.ID)}
+	if e, ok := kind.Lookup(k.v, vortex.Containers, rec.ID); ok {
+		in.Container = e.Value
+		in.Lost = k.down[e.Value.Node]
+	}
+	if e, ok := kind.Lookup(k.v, vortex.Placements, rec.ID); ok {
+		in.Explain = e.Value.Explain
+		in.Lost = in.Lost || k.down[e.Value.Node]
+	}
+	return in
+}
+
+// routed returns a function that tells whether some edge may still send to an instance: the router lists it,
+// an edge has not taken in the router's newest change, or is still finishing requests there.
+func (k *known) routed(name string) func(instance string) bool {
+	router, ok := kind.Lookup(k.v, vortex.Routers, name)
+	if !ok || len(k.edges) == 0 {
+		return func(string) bool { return false }
+	}
+	return func(instance string) bool {
+		if slices.ContainsFunc(router.Value.Backends, func(b vortex.Backend) bool { return b.Instance == instance }) {
+			return true
+		}
+		return slices.ContainsFunc(k.edges, func(e *vortex.EdgeRecord) bool {
+			return e.Revision < uint64(router.ModRevision) || slices.Contains(e.Busy, instance)
+		})
+	}
+}
+
+// blocked says which dependency keeps an app from its first start, "" when none does.
+func (k *known) blocked(app *vortex.AppRecord, status *vortex.RolloutRecord) string {
+	if status != nil && status.Good != nil {
+		return ""
+	}
+	for _, dep := range app.Spec.Spec.DependsOn {
+		ready := slices.ContainsFunc(kind.Find(k.v, vortex.Containers, "client_id", dep.App), func(e kind.Entry[vortex.ContainerRecord]) bool {
+			running := e.Value.Status == vortex.ContainerStatusRunning
+			return running && (dep.Condition == vortex.DependencyConditionStarted || e.Value.Health == vortex.HealthHealthy)
+		})
+		if !ready {
+			return fmt.Sprintf("waits for %s to be %s", dep.App, dep.Condition)
+		}
+	}
+	return ""
+}
+
+// waits reports whether an app waits for something that events about itself do not tell: an edge,
+// a node or a dependency.
+func (k *known) waits(name string) bool {
+	for _, e := range kind.Find(k.v, vortex.Instances, "client_id", name) {
+		if e.Value.Wanted == vortex.WantedStateDraining {
+			return true
+		}
+	}
+	app, ok := kind.Lookup(k.v, vortex.Apps, name)
+	if !ok {
+		return false
+	}
+	var status *vortex.RolloutRecord
+	if e, ok := kind.Lookup(k.v, vortex.Rollouts, name); ok {
+		status = e.Value
+	}
+	return k.blocked(app.Value, status) != ""
+}
