@@ -20,6 +20,8 @@ type literal struct {
 
 func (l literal) isList() bool { return l.at.isMark("[") }
 
+const maxAttributes = 16 // of one type or field
+
 var (
 	typeAttributes  = []string{"prefix", "table"}
 	fieldAttributes = []string{"indexed", "unique", "default"}
@@ -28,7 +30,7 @@ var (
 // attributes reads all the attributes that come next.
 func (p *parser) attributes() []attribute {
 	var attrs []attribute
-	for p.peek().isMark("@") {
+	for p.peek().isMark("@") && len(attrs) < maxAttributes {
 		p.next()
 		name, ok := p.name("the name of an attribute")
 		if !ok {

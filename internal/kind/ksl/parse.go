@@ -229,7 +229,7 @@ func (p *parser) body(what string, name token, item func() *string) {
 	for {
 		start, from := p.peek(), p.pos
 		switch {
-		case p.accept("}"):
+		case p.accept("}"), len(p.errs) >= maxErrors:
 			return
 		case start.kind == tokEnd:
 			p.errorf(name, "%s is not closed: expected \"}\" before the end of the file", what)
