@@ -98,7 +98,7 @@ func (s *Store) putBytes(ctx context.Context, document []byte) (v1.Descriptor, e
 		Digest: v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])},
 		Size:   int64(len(document)),
 	}
-	if s.hasBlob(d) {
+	if _, err := s.readDocument(d.Digest); err == nil {
 		return d, nil
 	}
 	return d, s.putBlob(ctx, d, bytes.NewReader(document))

@@ -30,9 +30,9 @@ type Image struct {
 
 // record is a name on disk: one file in refs.
 type record struct {
-	Name    string    `json:"name"`            // canonical
-	Digest  v1.Hash   `json:"digest"`          // of the manifest for our platform
-	Index   v1.Hash   `json:"index,omitempty"` // of the index the manifest was chosen from; zero when there was none
+	Name    string    `json:"name"`           // canonical
+	Digest  v1.Hash   `json:"digest"`         // of the manifest for our platform
+	Index   v1.Hash   `json:"index,omitzero"` // of the index the manifest was chosen from; zero when there was none
 	Updated time.Time `json:"updated"`
 }
 

@@ -25,7 +25,14 @@ func (s *Store) Extract(ctx context.Context, ref, dir string) (ImageConfig, erro
 	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return ImageConfig{}, vortex.Errorf(vortex.Exists, "directory %s is not empty: name one that does not exist", dir)
 	}
-	if err := s.flatten(ctx, img, dir); err != nil {
+	err = s.flatten(ctx, img, dir)
+	if damaged(err) {
+		if _, err := s.Pull(ctx, ref, PullOptions{}); err != nil {
+			return ImageConfig{}, err
+		}
+		err = s.flatten(ctx, img, dir)
+	}
+	if err != nil {
 		return ImageConfig{}, err
 	}
 	return img.runConfig(), nil

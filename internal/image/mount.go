@@ -226,7 +226,7 @@ func detach(target string) error {
 	if errors.Is(err, unix.EBUSY) {
 		err = unix.Unmount(target, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
 	}
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil // not mounted
 	}
 	return err
@@ -237,7 +237,7 @@ func (s *Store) clearMount(m mountRecord) error {
 	if err := os.RemoveAll(filepath.Join(s.cfg.InstancesDir, m.Instance)); err != nil {
 		return fmt.Errorf("remove instance directory: %w", err)
 	}
-	if err := unix.Rmdir(m.Target); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := unix.Rmdir(m.Target); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Debug("Mount target stays", "target", m.Target, "err", err)
 	}
 	if err := os.Remove(s.mountPath(m.Instance)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -81,7 +81,7 @@ func (s *Store) warm(ctx context.Context, name string) (record, *image, error) {
 		return r, img, err
 	}
 	err = s.unpack(ctx, img, func(Progress) {})
-	if _, damaged := errors.AsType[*corruptError](err); damaged || errors.Is(err, fs.ErrNotExist) {
+	if damaged(err) {
 		s.log.Warn("Image is damaged on disk, fetching it again", "image", familiar(r.Name), "err", err)
 		return r, img, vortex.Errorf(vortex.NotFound, "image %s is damaged on this node: pull, build or import it again", familiar(r.Name))
 	}
@@ -261,18 +261,32 @@ func (p *pull) layers(ctx context.Context, from v1.Image, img *image) error {
 	group.SetLimit(layersAtOnce)
 	for layer, diffID := range img.layers {
 		group.Go(func() error {
-			if p.s.privileged && p.s.hasLayer(diffID) && p.s.hasBlob(layer) {
-				return nil
+			err := p.layer(ctx, from, layer, diffID)
+			if damaged(err) { // what was here already turned out to be something else, and is gone now
+				return p.layer(ctx, from, layer, diffID)
 			}
-			fetch := func(ctx context.Context) error { return p.fetch(ctx, from, layer) }
-			if err := p.s.flights.do(ctx, "blob "+layer.Digest.String(), fetch); err != nil {
-				return err
-			}
-			p.report(Progress{Phase: "unpacking", Layer: layer.Digest.String(), Done: layer.Size, Total: layer.Size})
-			return p.s.unpackOne(ctx, layer, diffID)
+			return err
 		})
 	}
 	return group.Wait()
+}
+
+func (p *pull) layer(ctx context.Context, from v1.Image, layer v1.Descriptor, diffID v1.Hash) error {
+	if p.s.privileged && p.s.hasLayer(diffID) && p.s.hasBlob(layer) {
+		return nil
+	}
+	fetch := func(ctx context.Context) error { return p.fetch(ctx, from, layer) }
+	if err := p.s.flights.do(ctx, "blob "+layer.Digest.String(), fetch); err != nil {
+		return err
+	}
+	p.report(Progress{Phase: "unpacking", Layer: layer.Digest.String(), Done: layer.Size, Total: layer.Size})
+	return p.s.unpackOne(ctx, layer, diffID)
+}
+
+// damaged reports whether an error says that a blob on disk is lost or not what it should be.
+func damaged(err error) bool {
+	_, corrupt := errors.AsType[*corruptError](err)
+	return corrupt || errors.Is(err, fs.ErrNotExist)
 }
 
 // fetch downloads a layer, with a few tries.

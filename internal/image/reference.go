@@ -18,7 +18,7 @@ func parseReference(s string) (reference, error) {
 		return reference{}, vortex.Errorf(vortex.Invalid, "the image name is empty: write something like nginx:1.27")
 	}
 	ref, err := name.ParseReference(s)
-	if err != nil {
+	if err != nil || s[0] == '-' || s[0] == '.' {
 		return reference{}, vortex.Errorf(vortex.Invalid, "image name %q is not valid: write [REGISTRY/]NAME[:TAG] or NAME@sha256:DIGEST in lower case", s)
 	}
 	return reference{ref}, nil
