@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +28,8 @@ import (
 type Host interface {
 	// Prepare makes what the instance needs besides its directory and returns what the shim is to start.
 	Prepare(ctx context.Context, dir string, spec runtime.InstanceSpec) (Launch, error)
-	// Kill ends every process of the instance in dir, whatever state it is in; pid is its first process, or 0.
+	// Kill ends every process of the instance in dir, whatever state it is in; pid is or was its first process, 0 when there is
+	// none of this boot of the node.
 	Kill(dir string, pid int)
 	// Exited lets go of what only a running instance needs.
 	Exited(dir string)
@@ -65,6 +67,7 @@ type record struct {
 	Spec    runtime.InstanceSpec `json:"spec"`
 	Address string               `json:"address,omitempty"`
 	Port    uint16               `json:"port,omitempty"`
+	Boot    string               `json:"boot"`
 }
 
 // entry is one instance. Its fields but exit are fixed once started is closed.
@@ -125,7 +128,7 @@ func (s *Set) start(ctx context.Context, e *entry, spec runtime.InstanceSpec) er
 	if err != nil {
 		return err
 	}
-	e.rec = record{Spec: spec, Address: launch.Address, Port: launch.Port}
+	e.rec = record{Spec: spec, Address: launch.Address, Port: launch.Port, Boot: bootID()}
 	if err := e.writeRecord(); err != nil {
 		return err
 	}
@@ -181,9 +184,13 @@ func (s *Set) discard(ctx context.Context, e *entry) {
 
 // await waits for the instance's exit and makes it known.
 func (s *Set) await(e *entry) {
-	if e.inst.Wait() != nil {
-		return // closed: the instance goes on
+	if e.inst.Wait() == nil { // else closed: the instance goes on
+		s.ended(e)
 	}
+}
+
+// ended makes an exit known and lets go of what only a running instance needs.
+func (s *Set) ended(e *entry) {
 	exit, ok := shim.ReadExit(e.dir)
 	if !ok {
 		exit = s.orphaned(e)
@@ -198,16 +205,32 @@ func (s *Set) await(e *entry) {
 
 // orphaned ends an instance whose shim was killed: nobody reads its output or would know its exit code.
 func (s *Set) orphaned(e *entry) shim.Exit {
-	s.cfg.Log.Warn("Instance lost its shim and is killed", "instance", e.id)
-	s.cfg.Host.Kill(e.dir, e.inst.PID)
-	exit := shim.Exit{
-		Code: -1, FinishedAt: time.Now().UnixNano(),
-		Reason: "the process that watched it was killed, or the node restarted; its exit code cannot be known",
+	exit := shim.Exit{Code: -1, FinishedAt: time.Now().UnixNano(), Reason: reasonRestarted}
+	pid := 0
+	if e.rec.Boot == bootID() {
+		s.cfg.Log.Warn("Instance lost its shim and is killed", "instance", e.id)
+		exit.Reason, pid = reasonOrphaned, e.inst.PID
 	}
+	s.cfg.Host.Kill(e.dir, pid)
 	if err := shim.WriteExit(e.dir, exit); err != nil {
 		s.cfg.Log.Error("Exit not written", "instance", e.id, "err", err)
 	}
 	return exit
+}
+
+// Why an exit code cannot be known.
+const (
+	reasonRestarted = "ended with a restart of the node"
+	reasonOrphaned  = "killed: the process that watched it was killed"
+)
+
+// bootID identifies the node's life since it started: pids of another one mean nothing.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }
 
 func (e *entry) exited() bool {

@@ -24,34 +24,40 @@ func Open(ctx context.Context, cfg Config) (*Set, error) {
 	s := &Set{cfg: cfg, entries: map[string]*entry{}}
 	for _, d := range dirs {
 		e := newEntry(d.Name(), filepath.Join(cfg.Dir, d.Name()))
-		if err := s.adopt(e); err != nil {
+		running, err := s.adopt(e)
+		if err != nil {
 			cfg.Log.Info("Instance discarded", "instance", e.id, "err", err)
 			s.discard(ctx, e)
 			continue
 		}
 		s.entries[e.id] = e
+		if !running {
+			s.ended(e)
+			continue
+		}
 		s.waits.Go(func() { s.await(e) })
 	}
 	return s, nil
 }
 
-// adopt reads an instance's directory. It fails when no driver ever reported that instance as started.
-func (s *Set) adopt(e *entry) error {
+// adopt reads an instance's directory and reports whether the instance runs. It fails when no driver ever reported that
+// instance as started.
+func (s *Set) adopt(e *entry) (running bool, err error) {
 	b, err := os.ReadFile(e.recordPath())
 	if err != nil {
-		return errors.Join(errHalf, err)
+		return false, errors.Join(errHalf, err)
 	}
 	if err := json.Unmarshal(b, &e.rec); err != nil {
-		return errors.Join(errHalf, err)
+		return false, errors.Join(errHalf, err)
 	}
 	inst, running, err := shim.Attach(e.dir)
 	if err != nil {
-		return errors.Join(errHalf, err)
+		return false, errors.Join(errHalf, err)
 	}
 	if !running && inst.PID == 0 {
-		return errHalf
+		return false, errHalf
 	}
 	e.inst = inst
 	close(e.started)
-	return nil
+	return running, nil
 }

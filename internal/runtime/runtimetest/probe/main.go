@@ -9,7 +9,7 @@
 //	probe long N                 one line of N bytes without a line break, then exit 0
 //	probe tick                   "tick i" every 20 ms
 //	probe env|args|cwd|id|host   print what it sees, then exit 0
-//	probe eat BYTES              touch that much memory, print "ate", then sleep
+//	probe eat BYTES              touch that much memory, use 30 ms of CPU, print "ate", then sleep
 //	probe fork N                 start N sleeping children, print "forked K", then sleep
 //	probe orphan                 leave a child behind that keeps the output open, exit 0
 //	probe serve                  HTTP on $PORT (8080): answers "hello"
@@ -158,8 +158,17 @@ func eat(n int) int {
 	for i := 0; i < len(b); i += 4096 {
 		b[i] = 1
 	}
-	fmt.Println("ate", b[0])
+	for cpuTime() < 30*time.Millisecond { // enough for every driver's clock
+		b[0]++
+	}
+	fmt.Println("ate", len(b))
 	return untilTerm(0)
+}
+
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func fork(n int) int {

@@ -86,10 +86,7 @@ func (s *shim) start() error {
 	}
 	attr := &syscall.ProcAttr{
 		Dir: s.cwd, Env: os.Environ(), Files: []uintptr{uintptr(null), uintptr(s.write[0]), uintptr(s.write[1])},
-		Sys: &syscall.SysProcAttr{Setsid: true},
-	}
-	if s.runner {
-		attr.Sys.Pdeathsig = unix.SIGKILL
+		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}, // our threads never end before we do
 	}
 	if s.uid >= 0 {
 		attr.Sys.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(max(s.gid, 0)), Groups: s.groups}
