@@ -1,0 +1,162 @@
+package spec
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+
+	"go.yaml.in/yaml/v4"
+
+	"vortex"
+	"vortex/internal/kind/ksl"
+)
+
+// DefaultMaxBytes is how large a document may be when nothing else is set: 1 MiB.
+const DefaultMaxBytes = 1 << 20
+
+// Parser reads documents. Its zero value is ready to use.
+type Parser struct {
+	MaxBytes int // of one file; 0 is DefaultMaxBytes
+}
+
+// Parse is Parser{}.Parse.
+func Parse(file string, data []byte) ([]vortex.App, error) { return Parser{}.Parse(file, data) }
+
+// ParseJSON is Parser{}.ParseJSON.
+func ParseJSON(data []byte) (vortex.App, error) { return Parser{}.ParseJSON(data) }
+
+// Parse reads all apps of one file: YAML documents separated by ---, JSON, or a compose file. Empty documents are passed
+// over. file is how messages name it and what relative names in a compose file start from; "-" is the standard input.
+// The error is Invalid and tells every fault of the file.
+func (p Parser) Parse(file string, data []byte) ([]vortex.App, error) {
+	src, err := p.open(file, data)
+	if err != nil {
+		return nil, err
+	}
+	var docs []*yaml.Node
+	if src.json() {
+		docs = src.jsonDocuments()
+	} else {
+		docs = src.yamlDocuments()
+	}
+	return src.apps(docs)
+}
+
+// ParseJSON reads one app from JSON, as the body of a request. Messages name the body as "body".
+// The error is Invalid and tells every fault.
+func (p Parser) ParseJSON(data []byte) (vortex.App, error) {
+	src, err := p.open("body", data)
+	if err != nil {
+		return vortex.App{}, err
+	}
+	docs := src.jsonDocuments()
+	if len(docs) > 1 {
+		src.fault(docs[1], "expected one app in the body, got another one here")
+	}
+	apps, err := src.apps(docs)
+	switch {
+	case err != nil:
+		return vortex.App{}, err
+	case len(apps) == 0:
+		return vortex.App{}, vortex.Errorf(vortex.Invalid, "expected an App spec as JSON, got an empty body")
+	}
+	return apps[0], nil
+}
+
+// open checks what can be told before reading anything.
+func (p Parser) open(file string, data []byte) (*source, error) {
+	limit := p.MaxBytes
+	if limit <= 0 {
+		limit = DefaultMaxBytes
+	}
+	if len(data) > limit {
+		return nil, tooLarge(file, len(data), limit)
+	}
+	src := &source{file: file, data: bytes.TrimPrefix(data, []byte("\ufeff"))}
+	return src, nil
+}
+
+func tooLarge(file string, size, limit int) error {
+	return vortex.Errorf(vortex.Invalid, "%s: expected a spec of at most %s, got %s; split it into several files",
+		file, sizeText(limit), sizeText(size))
+}
+
+func sizeText(n int) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(n)/(1<<20)), ".0") + " MiB"
+}
+
+// apps decodes the documents of a file.
+func (s *source) apps(docs []*yaml.Node) ([]vortex.App, error) {
+	var apps []vortex.App
+	var places []places
+	for i, doc := range docs {
+		switch {
+		case s.full():
+		case isCompose(doc) && len(docs) > 1:
+			s.fault(doc, "expected a compose file to be the only document of its file, got %d documents", len(docs))
+		case isCompose(doc):
+			return s.compose(docs[i])
+		default:
+			app, at, ok := s.app(doc)
+			if ok {
+				apps, places = append(apps, app), append(places, at)
+			}
+		}
+	}
+	s.duplicates(apps, places)
+	if err := s.err(); err != nil {
+		return nil, err
+	}
+	return apps, nil
+}
+
+// duplicates reports apps of the same name.
+func (s *source) duplicates(apps []vortex.App, at []places) {
+	first := make(map[string]int, len(apps))
+	for i, app := range apps {
+		name := app.Metadata.Name
+		if j, ok := first[name]; ok {
+			s.fault(at[i].of("metadata.name"), "metadata.name: the app %q is declared on line %d already; each name must be there once",
+				name, at[j].of("metadata.name").Line)
+			continue
+		}
+		first[name] = i
+	}
+}
+
+// app decodes one document.
+func (s *source) app(doc *yaml.Node) (vortex.App, places, bool) {
+	d := decoder{src: s, at: places{"": {value: doc}}, budget: maxValues}
+	before := len(s.faults)
+	value := d.document(doc)
+	if len(s.faults) > before {
+		return vortex.App{}, nil, false
+	}
+	app, err := d.app(value)
+	if err != nil {
+		s.fault(doc, "%s", err)
+		return vortex.App{}, nil, false
+	}
+	problems := app.Problems()
+	for _, p := range problems {
+		s.fault(d.at.of(p.Path), "%s", p)
+	}
+	return app, d.at, len(problems) == 0
+}
+
+// appType returns the schema's description of an App spec.
+var appType = sync.OnceValue(func() *ksl.Type {
+	schema, err := ksl.Parse("schema/vortex.ksl", vortex.Schema())
+	if err != nil {
+		panic("spec: the schema that is built in: " + err.Error())
+	}
+	t, ok := schema.Type("App")
+	if !ok {
+		panic("spec: the schema that is built in has no type App")
+	}
+	return t
+})
