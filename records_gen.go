@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// AppType is what AppSpec.type and RouterRecord.type may be.
+// AppType is what AppSpec.type, RouterRecord.type may be.
 type AppType string
 
 // The values of AppType.
@@ -86,7 +86,7 @@ func (ProbeProtocol) Values() []ProbeProtocol {
 	return []ProbeProtocol{ProbeProtocolHTTP, ProbeProtocolTCP, ProbeProtocolEXEC, ProbeProtocolGRPC, ProbeProtocolPUSH}
 }
 
-// BalancePolicy is what Route.balance and RouterRecord.balance may be.
+// BalancePolicy is what Route.balance, RouterRecord.balance may be.
 type BalancePolicy string
 
 // The values of BalancePolicy.

@@ -61,12 +61,10 @@ func (g *generator) setDefault(f *ksl.Field, field string) {
 	switch {
 	case pointer(f):
 		g.printf("if %s == nil {\n%s = new(%s(%s))\n}\n", field, field, g.goType(f.Type), value)
-	case f.Type.Kind == ksl.KindList, f.Type.Kind == ksl.KindScalar && (f.Type.Scalar == ksl.Bytes || f.Type.Scalar == ksl.Json):
+	case nilIsAbsent(f):
 		g.printf("if %s == nil {\n%s = %s\n}\n", field, field, value)
 	case f.Type.Kind == ksl.KindScalar && f.Type.Scalar == ksl.Timestamp:
 		g.printf("if %s.IsZero() {\n%s = %s\n}\n", field, field, value)
-	case f.Type.Kind == ksl.KindScalar && f.Type.Scalar == ksl.Duration:
-		g.printf("if %s == 0 {\n%s = %s\n}\n", field, field, value)
 	default:
 		g.printf("if %s == \"\" {\n%s = %s\n}\n", field, field, value)
 	}

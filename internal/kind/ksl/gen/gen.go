@@ -133,7 +133,7 @@ func (g *generator) users(name string) string {
 	if len(users) == 0 {
 		return "no field yet"
 	}
-	return strings.Join(users, " and ")
+	return strings.Join(users, ", ")
 }
 
 // innermost is what a list or map holds in the end.
@@ -180,7 +180,7 @@ func (g *generator) fieldType(f *ksl.Field) (typ, option string) {
 	switch {
 	case pointer(f):
 		return "*" + typ, ",omitempty"
-	case f.Type.Kind == ksl.KindScalar && (f.Type.Scalar == ksl.Timestamp || f.Type.Scalar == ksl.Duration):
+	case f.Type.Kind == ksl.KindScalar && (f.Type.Scalar == ksl.Timestamp || f.Type.Scalar == ksl.Duration), nilIsAbsent(f):
 		return typ, ",omitzero"
 	default:
 		return typ, ",omitempty"
@@ -193,10 +193,17 @@ func pointer(f *ksl.Field) bool {
 	case ksl.KindStruct:
 		return !f.Required()
 	case ksl.KindScalar:
-		return !f.Required() && (f.Type.Scalar.Numeric() || f.Type.Scalar == ksl.Bool)
+		duration := f.Type.Scalar == ksl.Duration && f.Default != nil
+		return !f.Required() && (f.Type.Scalar.Numeric() || f.Type.Scalar == ksl.Bool || duration)
 	default:
 		return false
 	}
+}
+
+// nilIsAbsent reports whether nil stands for the default and empty for itself.
+func nilIsAbsent(f *ksl.Field) bool {
+	sliced := f.Type.Kind == ksl.KindScalar && (f.Type.Scalar == ksl.Bytes || f.Type.Scalar == ksl.Json)
+	return f.Default != nil && (sliced || f.Type.Kind == ksl.KindList)
 }
 
 var goScalars = map[ksl.Scalar]string{
