@@ -35,7 +35,7 @@ func (c *checker) ports(s *AppSpec) {
 		if kind == "" {
 			kind = AppTypeHTTP
 		}
-		c.add("spec.ports", "expected the port that a %s app listens on, got none; "+
+		c.add("spec.ports", "expected the port that an app of type %s listens on, got none; "+
 			"add ports: [{containerPort: 8080}], or set type: worker for an app that takes no requests", kind)
 	}
 }

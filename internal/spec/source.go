@@ -2,7 +2,9 @@ package spec
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -70,11 +72,14 @@ func width(n *yaml.Node) int {
 	return w
 }
 
-// err returns all faults as one Invalid Error, or nil.
+// err returns all faults, in the order of the file, as one Invalid Error, or nil.
 func (s *source) err() error {
 	if len(s.faults) == 0 {
 		return nil
 	}
+	slices.SortStableFunc(s.faults, func(a, b *ksl.Error) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	})
 	return vortex.Errorf(vortex.Invalid, "%w", s.faults)
 }
 

@@ -55,28 +55,41 @@ func (s *source) printable() bool {
 	return true
 }
 
-// yamlPlace is how the YAML library writes where an error stands.
-var yamlPlace = regexp.MustCompile(`line (\d+)(?:, column (\d+))?: `)
+var (
+	// yamlPlace is how the YAML library writes where an error stands.
+	yamlPlace = regexp.MustCompile(`line (\d+)(?:, column (\d+))?: `)
+	// yamlOpen is how it writes what was not closed.
+	yamlOpen = regexp.MustCompile(`^while parsing a flow (sequence|mapping) at (?:line (\d+)|<unknown position>)`)
+)
 
 // yamlFault adds what the YAML library complains about.
 func (s *source) yamlFault(err error) {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	line, col := 1, 1
+	line, col, hint := 1, 1, ""
+	if open := yamlOpen.FindStringSubmatch(text); open != nil {
+		bracket := map[string]string{"sequence": "[", "mapping": "{"}[open[1]]
+		start, _ := strconv.Atoi(open[2]) // "" is the first line, 0
+		hint = fmt.Sprintf("; the %s on line %d is not closed", bracket, start+1)
+	}
+	parsing := strings.HasPrefix(text, "while parsing") || strings.Contains(text, "did not find expected <")
 	if all := yamlPlace.FindAllStringSubmatchIndex(text, -1); all != nil {
 		last := all[len(all)-1]
 		line, _ = strconv.Atoi(text[last[2]:last[3]])
 		if last[4] >= 0 {
 			col, _ = strconv.Atoi(text[last[4]:last[5]])
 		}
+		if parsing { // its parser counts lines from 0, its scanner from 1
+			line++
+		}
 		text = text[last[1]:]
 	}
-	s.faultAt(line, col, 1, "this is not valid YAML: "+text+s.yamlHint(line))
+	s.faultAt(line, col, 1, "this is not valid YAML: "+text+hint+s.yamlHint(line))
 }
 
 // yamlHint tells about the most common slip: tabs.
 func (s *source) yamlHint(line int) string {
 	lines := bytes.Split(s.data, []byte("\n"))
-	text := lines[min(line, len(lines))-1]
+	text := lines[min(max(line, 1), len(lines))-1]
 	indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]
 	if bytes.ContainsRune(indent, '\t') {
 		return "; indent with spaces, not with tabs"
