@@ -1,0 +1,265 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/url"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"vortex"
+	kindpb "vortex/proto/kind"
+)
+
+// Kind is a client of the state store. Its methods are safe for concurrent use.
+type Kind struct {
+	conn   *grpc.ClientConn
+	client kindpb.KindServiceClient
+	target string
+}
+
+// Record is a key with its value and the revisions that made it what it is.
+type Record struct {
+	Key            string
+	Value          []byte
+	ExpiresAt      time.Time // zero: never
+	CreateRevision uint64
+	ModRevision    uint64
+}
+
+// KeyChange is a change of one key, as Watch yields it.
+type KeyChange struct {
+	Key      string
+	Value    []byte // nil when it was deleted
+	Deleted  bool
+	Revision uint64
+}
+
+// Filter selects records whose field has a value.
+type Filter struct{ Field, Value string }
+
+// OpenKind returns a client for the store at addr: host:port, http://host:port, or https://host:port for TLS.
+// Nothing is sent yet. An empty token makes the client anonymous.
+func OpenKind(addr, token string) (*Kind, error) {
+	transport := insecure.NewCredentials()
+	target := addr
+	if strings.Contains(addr, "://") {
+		u, err := url.Parse(addr)
+		if err != nil || u.Host == "" {
+			return nil, vortex.Errorf(vortex.Invalid, "the store's address must be host:port, got %q", addr)
+		}
+		target = u.Host
+		if u.Scheme == "https" {
+			transport = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
+		}
+	}
+	opts := []grpc.DialOption{grpc.WithTransportCredentials(transport), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1 << 30))}
+	if token != "" {
+		opts = append(opts, grpc.WithUnaryInterceptor(withTokenUnary(token)), grpc.WithStreamInterceptor(withTokenStream(token)))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+target, opts...)
+	if err != nil {
+		return nil, vortex.Errorf(vortex.Invalid, "the store's address must be host:port, got %q: %w", addr, err)
+	}
+	return &Kind{conn: conn, client: kindpb.NewKindServiceClient(conn), target: target}, nil
+}
+
+func withTokenUnary(token string) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error { //nolint:revive // gRPC's signature
+		return invoke(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), method, req, reply, cc, opts...)
+	}
+}
+
+func withTokenStream(token string) grpc.StreamClientInterceptor {
+	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		return open(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), desc, cc, method, opts...)
+	}
+}
+
+// Close lets go of the connection.
+func (k *Kind) Close() error { return k.conn.Close() }
+
+// Service returns the generated client, for what has no method here.
+func (k *Kind) Service() kindpb.KindServiceClient { return k.client }
+
+// Get returns the record at key, or an error of kind NotFound.
+func (k *Kind) Get(ctx context.Context, key string) (Record, error) {
+	rec, err := k.client.Get(ctx, &kindpb.GetRequest{Key: key})
+	if err != nil {
+		return Record{}, k.fail(ctx, err)
+	}
+	return record(rec), nil
+}
+
+// Put writes a record; ttl 0 never expires. It returns the revision at which it happened.
+func (k *Kind) Put(ctx context.Context, key string, value []byte, ttl time.Duration) (uint64, error) {
+	resp, err := k.client.Put(ctx, &kindpb.PutRequest{Key: key, Value: value, TtlMs: millis(ttl)})
+	if err != nil {
+		return 0, k.fail(ctx, err)
+	}
+	return resp.GetRevision(), nil
+}
+
+// Delete removes a record and reports whether there was one.
+func (k *Kind) Delete(ctx context.Context, key string) (bool, error) {
+	resp, err := k.client.Delete(ctx, &kindpb.DeleteRequest{Key: key})
+	if err != nil {
+		return false, k.fail(ctx, err)
+	}
+	return resp.GetSuccess(), nil
+}
+
+// CompareAndSwap writes value if key holds exactly expected, empty meaning absent, and reports whether it did.
+func (k *Kind) CompareAndSwap(ctx context.Context, key string, expected, value []byte, ttl time.Duration) (bool, error) {
+	resp, err := k.client.Cas(ctx, &kindpb.CasRequest{Key: key, ExpectedValue: expected, NewValue: value, TtlMs: millis(ttl)})
+	if err != nil {
+		return false, k.fail(ctx, err)
+	}
+	return resp.GetSuccess(), nil
+}
+
+// Scan returns the records whose key starts with prefix and that pass all filters, in key order.
+func (k *Kind) Scan(ctx context.Context, prefix string, filters ...Filter) ([]Record, error) {
+	req := &kindpb.PrefixScanRequest{Prefix: prefix}
+	for _, f := range filters {
+		req.Filters = append(req.Filters, &kindpb.ScanFilter{Field: f.Field, Value: f.Value})
+	}
+	resp, err := k.client.PrefixScan(ctx, req)
+	if err != nil {
+		return nil, k.fail(ctx, err)
+	}
+	return records(resp.GetRecords()), nil
+}
+
+// Query returns the records of a type whose indexed field has a value; limit 0 is all.
+func (k *Kind) Query(ctx context.Context, typeName string, f Filter, limit uint32) ([]Record, error) {
+	req := &kindpb.QueryRequest{SchemaType: typeName, Field: f.Field, Value: f.Value}
+	if limit > 0 {
+		req.Limit = &limit
+	}
+	resp, err := k.client.Query(ctx, req)
+	if err != nil {
+		return nil, k.fail(ctx, err)
+	}
+	return records(resp.GetRecords()), nil
+}
+
+// Watch yields every change of keys that start with prefix until ctx ends or the watch breaks; the last pair then
+// holds the error. From replays every change from that revision on first; 0 starts now.
+func (k *Kind) Watch(ctx context.Context, prefix string, from uint64) iter.Seq2[KeyChange, error] {
+	return func(yield func(KeyChange, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := k.client.Watch(ctx, &kindpb.WatchRequest{KeyPrefix: &prefix, StartRevision: from})
+		if err != nil {
+			yield(KeyChange{}, k.fail(ctx, err))
+			return
+		}
+		for {
+			ev, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				yield(KeyChange{}, k.fail(ctx, err))
+				return
+			}
+			change := KeyChange{Key: ev.GetKey(), Value: ev.GetNewValue(), Deleted: ev.GetOperationType() == "DELETE", Revision: ev.GetRevision()}
+			if !yield(change, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Types lists the types in force.
+func (k *Kind) Types(ctx context.Context) ([]*kindpb.SchemaType, error) {
+	return k.schema(ctx, &kindpb.SchemaRequest{})
+}
+
+// LoadSchema adds the types of a KSL text under a name, or only checks it.
+func (k *Kind) LoadSchema(ctx context.Context, name string, text []byte, checkOnly bool) ([]*kindpb.SchemaType, error) {
+	return k.schema(ctx, &kindpb.SchemaRequest{Name: name, Text: text, CheckOnly: checkOnly})
+}
+
+func (k *Kind) schema(ctx context.Context, req *kindpb.SchemaRequest) ([]*kindpb.SchemaType, error) {
+	resp, err := k.client.Schema(ctx, req)
+	if err != nil {
+		return nil, k.fail(ctx, err)
+	}
+	return resp.GetTypes(), nil
+}
+
+// Status tells how the store is.
+func (k *Kind) Status(ctx context.Context) (*kindpb.StatusResponse, error) {
+	resp, err := k.client.Status(ctx, &kindpb.StatusRequest{})
+	if err != nil {
+		return nil, k.fail(ctx, err)
+	}
+	return resp, nil
+}
+
+func millis(ttl time.Duration) *uint64 {
+	if ttl <= 0 {
+		return nil
+	}
+	ms := uint64(max(ttl.Milliseconds(), 1))
+	return &ms
+}
+
+func record(rec *kindpb.Record) Record {
+	out := Record{Key: rec.GetKey(), Value: rec.GetValue(), CreateRevision: rec.GetCreateRevision(), ModRevision: rec.GetModRevision()}
+	if ms := rec.GetExpiresAt(); ms != 0 {
+		out.ExpiresAt = time.UnixMilli(int64(ms)) //nolint:gosec // moments of this era
+	}
+	return out
+}
+
+func records(list []*kindpb.Record) []Record {
+	out := make([]Record, len(list))
+	for i, rec := range list {
+		out[i] = record(rec)
+	}
+	return out
+}
+
+// kindsByCode is the way back from the wire's codes.
+var kindsByCode = map[codes.Code]vortex.ErrorKind{
+	codes.InvalidArgument:    vortex.Invalid,
+	codes.NotFound:           vortex.NotFound,
+	codes.AlreadyExists:      vortex.Exists,
+	codes.Aborted:            vortex.Conflict,
+	codes.FailedPrecondition: vortex.Precondition,
+	codes.Unavailable:        vortex.Unavailable,
+	codes.PermissionDenied:   vortex.Denied,
+	codes.Unauthenticated:    vortex.Unauthenticated,
+	codes.ResourceExhausted:  vortex.Exhausted,
+	codes.OutOfRange:         vortex.OutOfRange,
+}
+
+// fail turns a gRPC error into one of the domain.
+func (k *Kind) fail(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	st := status.Convert(err)
+	if st.Code() == codes.DeadlineExceeded {
+		return context.DeadlineExceeded
+	}
+	kind := kindsByCode[st.Code()]
+	if kind == vortex.Unavailable && strings.Contains(st.Message(), "connect") {
+		return &vortex.Error{Kind: kind, Msg: fmt.Sprintf("no store answers at %s: %s\nstart a server with `vortex up`, or name another with --kind", k.target, st.Message())}
+	}
+	return &vortex.Error{Kind: kind, Msg: st.Message()}
+}

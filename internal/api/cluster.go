@@ -1,0 +1,223 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"vortex"
+	"vortex/client"
+	"vortex/internal/kind"
+	"vortex/internal/settings"
+)
+
+func (s *Server) listNodes(*http.Request) (client.NodeList, error) {
+	list := client.NodeList{Nodes: []client.Node{}}
+	s.Store.View(func(v kind.View) {
+		for _, e := range kind.List(v, vortex.Nodes) {
+			list.Nodes = append(list.Nodes, node(v, e.Value))
+		}
+	})
+	for _, n := range list.Nodes {
+		if n.State == string(vortex.LivenessStateReady) {
+			list.Ready++
+		}
+	}
+	list.Total = len(list.Nodes)
+	return list, nil
+}
+
+// node is a node with what is promised to the instances placed there.
+func node(v kind.View, rec *vortex.NodeRecord) client.Node {
+	n := client.Node{
+		ID: rec.ID, Name: rec.Name, Address: rec.Address, State: "Unknown", Schedulable: !deref(rec.Unschedulable),
+		CPUMillis: rec.CPUMillis, MemoryBytes: rec.MemoryBytes, Labels: rec.Labels, Drivers: rec.Drivers,
+		OS: rec.OS, Arch: rec.Arch, Kernel: rec.Kernel, Version: rec.Version, StartedAt: timeOrNull(rec.StartedAt),
+		MaxInstances: deref(rec.MaxInstances), Unschedulable: deref(rec.Unschedulable),
+	}
+	if live, ok := kind.Lookup(v, vortex.Liveness, rec.ID); ok {
+		n.State, n.Reason, n.StateSince = string(live.Value.State), live.Value.Reason, timeOrNull(live.Value.Since)
+	}
+	for _, p := range kind.Find(v, vortex.Placements, "node", rec.ID) {
+		n.CPUUsed += deref(p.Value.CPUMillis)
+		n.MemoryUsed += deref(p.Value.MemoryBytes)
+		n.Instances++
+	}
+	return n
+}
+
+func (s *Server) getMetrics(r *http.Request) (client.ClusterMetrics, error) {
+	m := client.ClusterMetrics{PerApp: map[string]client.AppMetrics{}}
+	for _, app := range s.apps(r.Context()).Apps {
+		m.Apps++
+		m.Instances += app.Replicas.Current
+		m.Healthy += app.Replicas.Healthy
+		m.RPS += app.Metrics.RPS
+		m.PerApp[app.Name] = app.Metrics
+	}
+	m.Nodes = len(kind.All(s.Store, vortex.Nodes))
+	return m, nil
+}
+
+func (s *Server) getCluster(r *http.Request) (client.Cluster, error) {
+	nodes, _ := s.listNodes(r) //nolint:errcheck // reads memory, cannot fail
+	c := client.Cluster{
+		Servers: []client.Server{}, Revision: s.Store.Revision(), Stale: s.Store.Stale(), Nodes: nodes.Total, Ready: nodes.Ready, Version: s.Version,
+	}
+	if lock, err := kind.Get(s.Store, vortex.LeaderLocks, "leader"); err == nil {
+		c.Leader = &client.Leader{ID: lock.Value.ID, Epoch: lock.Value.Epoch, Address: lock.Value.Address}
+		c.Servers = append(c.Servers, client.Server{ID: lock.Value.ID, Address: lock.Value.Address, Leader: true})
+	}
+	return c, nil
+}
+
+const defaultEvents = 200
+
+func (s *Server) getEvents(r *http.Request) (client.EventList, error) {
+	return s.events(r, r.URL.Query().Get("app"))
+}
+
+// events returns the newest events of an app, or of all.
+func (s *Server) events(r *http.Request, app string) (client.EventList, error) {
+	limit, err := count(r.URL.Query().Get("limit"), "limit", defaultEvents)
+	if err != nil {
+		return client.EventList{}, err
+	}
+	list := client.EventList{Events: []client.Event{}}
+	s.Store.View(func(v kind.View) {
+		entries := kind.List(v, vortex.Events)
+		if app != "" {
+			entries = kind.Find(v, vortex.Events, "client_id", app)
+		}
+		slices.SortStableFunc(entries, func(a, b kind.Entry[vortex.EventRecord]) int { return a.Value.At.Compare(b.Value.At) })
+		list.Total = len(entries)
+		if limit > 0 && len(entries) > limit {
+			entries = entries[len(entries)-limit:]
+		}
+		for _, e := range entries {
+			list.Events = append(list.Events, eventOf(e.Value))
+		}
+	})
+	return list, nil
+}
+
+func eventOf(rec *vortex.EventRecord) client.Event {
+	return client.Event{
+		ID: rec.ID, At: rec.At, Severity: string(cmp.Or(rec.Severity, vortex.SeverityInfo)), Component: rec.Component, Type: rec.Type, Message: rec.Message,
+		App: rec.ClientID, Instance: rec.Instance, Node: rec.Node, Cause: rec.Cause,
+	}
+}
+
+// count reads a query parameter that is a whole number from 0.
+func count(text, name string, otherwise int) (int, error) {
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > math.MaxInt32 {
+		return 0, vortex.Errorf(vortex.Invalid, "%s: expected a whole number from 0, got %q", name, text)
+	}
+	return n, nil
+}
+
+// settings are those in the store over the defaults.
+func (s *Server) settings() settings.Settings {
+	entry, err := kind.Get(s.Store, vortex.Settings, settings.ID)
+	if err != nil {
+		return s.Defaults
+	}
+	return s.Defaults.With(entry.Value)
+}
+
+// overlay sets in base what over says.
+func overlay(base, over *vortex.ClusterSettings) {
+	base.MinReplicas = cmp.Or(over.MinReplicas, base.MinReplicas)
+	base.MaxReplicas = cmp.Or(over.MaxReplicas, base.MaxReplicas)
+	base.StartingPort = cmp.Or(over.StartingPort, base.StartingPort)
+	base.Scaleupnumber = cmp.Or(over.Scaleupnumber, base.Scaleupnumber)
+	base.Scaledownnumber = cmp.Or(over.Scaledownnumber, base.Scaledownnumber)
+	base.ScaleUpGracePeriod = cmp.Or(over.ScaleUpGracePeriod, base.ScaleUpGracePeriod)
+	base.ScaleDownCooldown = cmp.Or(over.ScaleDownCooldown, base.ScaleDownCooldown)
+	base.Ratelimit = cmp.Or(over.Ratelimit, base.Ratelimit)
+	base.Ratewindow = cmp.Or(over.Ratewindow, base.Ratewindow)
+}
+
+func (s *Server) getConfig(*http.Request) (client.Config, error) {
+	return s.config(), nil
+}
+
+// putConfig changes settings at run time. They are stored and win over vortex.yaml from then on.
+func (s *Server) putConfig(r *http.Request, in client.Config) (client.Config, error) {
+	err := s.retry(r.Context(), func() error {
+		var stored vortex.ClusterSettings
+		var revision int64
+		if entry, err := kind.Get(s.Store, vortex.Settings, settings.ID); err == nil {
+			stored, revision = *entry.Value, entry.ModRevision
+		}
+		wish := settingsOf(in)
+		overlay(&stored, &wish)
+		if err := checkSettings(s.Defaults.With(&stored)); err != nil {
+			return err
+		}
+		return s.putSettings(r.Context(), stored, revision)
+	})
+	if err != nil {
+		return client.Config{}, err
+	}
+	return s.config(), nil
+}
+
+func (s *Server) putSettings(ctx context.Context, set vortex.ClusterSettings, revision int64) error {
+	put, err := kind.PutOp(vortex.Settings, &set, settings.ID)
+	if err != nil {
+		return err
+	}
+	_, err = s.Store.Commit(ctx, kind.Txn{If: []kind.Condition{kind.IfRevision(put.Key, revision)}, Ops: []kind.Op{put}})
+	return err
+}
+
+// checkSettings refuses settings that contradict themselves.
+func checkSettings(set settings.Settings) error {
+	switch {
+	case set.MaxReplicas == 0:
+		return vortex.Errorf(vortex.Invalid, "cluster.max_replicas: expected a number from 1, got 0")
+	case set.MinReplicas > set.MaxReplicas:
+		return vortex.Errorf(vortex.Invalid, "cluster.min_replicas (%d) is more than cluster.max_replicas (%d)", set.MinReplicas, set.MaxReplicas)
+	case set.UpGrace < 0, set.DownCooldown < 0:
+		return vortex.Errorf(vortex.Invalid, "settings: a period cannot be negative")
+	case set.RateLimit == 0:
+		return vortex.Errorf(vortex.Invalid, "ratelimiter.ratelimit: expected a number from 1, got 0: it would refuse every request")
+	case set.RateWindow < 0:
+		return vortex.Errorf(vortex.Invalid, "ratelimiter.ratewindow: expected a duration such as 15s, got %s", set.RateWindow)
+	default:
+		return nil
+	}
+}
+
+func (s *Server) config() client.Config {
+	set := s.settings()
+	out := client.Config{
+		Cluster: client.ClusterConfig{MinReplicas: &set.MinReplicas, MaxReplicas: &set.MaxReplicas},
+		Settings: client.ScalingConfig{
+			ScaleUpNumber: &set.StepUp, ScaleDownNumber: &set.StepDown,
+			ScaleUpGracePeriod: vortex.Duration(set.UpGrace), ScaleDownCooldown: vortex.Duration(set.DownCooldown),
+		},
+		RateLimiter: client.RateLimitConfig{RateLimit: &set.RateLimit, RateWindow: vortex.Duration(set.RateWindow)},
+	}
+	if entry, err := kind.Get(s.Store, vortex.Settings, settings.ID); err == nil {
+		out.Cluster.StartingPort = entry.Value.StartingPort
+	}
+	return out
+}
+
+func settingsOf(c client.Config) vortex.ClusterSettings {
+	return vortex.ClusterSettings{
+		MinReplicas: c.Cluster.MinReplicas, MaxReplicas: c.Cluster.MaxReplicas, StartingPort: c.Cluster.StartingPort,
+		Scaleupnumber: c.Settings.ScaleUpNumber, Scaledownnumber: c.Settings.ScaleDownNumber,
+		ScaleUpGracePeriod: c.Settings.ScaleUpGracePeriod, ScaleDownCooldown: c.Settings.ScaleDownCooldown,
+		Ratelimit: c.RateLimiter.RateLimit, Ratewindow: c.RateLimiter.RateWindow,
+	}
+}
