@@ -72,7 +72,7 @@ func (w *blobWriter) commit() error {
 // close frees what the writer holds; a blob that was not committed is gone.
 func (w *blobWriter) close() {
 	w.file.Close()
-	os.Remove(w.file.Name()) //nolint:errcheck // a committed blob has moved away; a leftover goes at the next open
+	os.Remove(w.file.Name()) // a committed blob has moved away; a leftover goes at the next open
 }
 
 // putBlob stores r under the digest and size it must have. It is Invalid when r is something else.
@@ -120,7 +120,7 @@ func (s *Store) readDocument(d v1.Hash) ([]byte, error) {
 	}
 	sum := sha256.Sum256(document)
 	if hex.EncodeToString(sum[:]) != d.Hex {
-		os.Remove(f.Name()) //nolint:errcheck // then it is found damaged once more
+		os.Remove(f.Name()) // then it is found damaged once more
 		return nil, fmt.Errorf("read blob: %s is damaged on disk: %w", d, fs.ErrNotExist)
 	}
 	return document, nil

@@ -104,7 +104,7 @@ func (s *Store) planBuild(f *os.File, build BuildContext) (*buildPlan, error) {
 
 func readAt(f *os.File, p []byte) bool {
 	n, err := f.ReadAt(p, 0)
-	return n == len(p) && (err == nil || err == io.EOF) //nolint:errorlint // ReadAt returns it as it is
+	return n == len(p) && (err == nil || err == io.EOF) // ReadAt returns it as it is
 }
 
 func planExecutable(f *os.File, build BuildContext) (*buildPlan, error) {

@@ -2,6 +2,8 @@ package image
 
 import (
 	"bytes"
+	"context"
+	"crypto/rand"
 	"debug/elf"
 	"io"
 	"os"
@@ -13,18 +15,24 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/klauspost/compress/gzip"
+	"github.com/moby/moby/client"
 
 	"vortex"
 )
 
-// programFile is the test program as an entry of a directory.
-func programFile(t *testing.T, name string) file {
+func readProgram(t *testing.T) []byte {
 	t.Helper()
 	content, err := os.ReadFile(program)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := regular(name, string(content))
+	return content
+}
+
+// programFile is the test program as an entry of a directory.
+func programFile(t *testing.T, name string) file {
+	t.Helper()
+	f := regular(name, string(readProgram(t)))
 	f.Mode = 0o755
 	return f
 }
@@ -117,8 +125,7 @@ func TestBuildRefuses(t *testing.T) {
 func TestBuildPathDirectory(t *testing.T) {
 	s := openStore(t)
 	dir := t.TempDir()
-	content, _ := os.ReadFile(program)
-	os.WriteFile(dir+"/server", content, 0o755)
+	os.WriteFile(dir+"/server", readProgram(t), 0o755)
 	os.WriteFile(dir+"/secret.key", []byte("s"), 0o600)
 	os.Mkdir(dir+"/node_modules", 0o755)
 	os.WriteFile(dir+"/node_modules/x", nil, 0o600)
@@ -209,32 +216,35 @@ func TestImportRefuses(t *testing.T) {
 	}
 }
 
-// needDocker skips without a Docker Engine.
-func needDocker(t *testing.T, s *Store) {
+// needDocker skips without a Docker Engine. Afterwards the engine has none of the images that a test made.
+func needDocker(t *testing.T, s *Store, images ...string) *client.Client {
 	t.Helper()
 	engine, err := s.dockerEngine(t.Context())
 	if err != nil {
 		t.Skipf("no Docker Engine: %v", err)
 	}
-	engine.Close()
+	t.Cleanup(func() {
+		for _, image := range images {
+			(&dockerfileBuild{s: s}).removeFrom(context.Background(), engine, image)
+		}
+		engine.Close()
+	})
+	return engine
 }
 
 // dockerContext makes a directory with a Dockerfile that needs no network.
 func dockerContext(t *testing.T, dockerfile string) string {
 	t.Helper()
 	dir := t.TempDir()
-	content, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	os.WriteFile(dir+"/server", content, 0o755)
+	os.WriteFile(dir+"/server", readProgram(t), 0o755)
 	os.WriteFile(dir+"/Dockerfile", []byte(dockerfile), 0o600)
 	return dir
 }
 
 func TestBuildDockerfile(t *testing.T) {
 	s := openStore(t)
-	needDocker(t, s)
+	tag := engineTag("index.docker.io/library/docker-built:1")
+	engine := needDocker(t, s, tag)
 	dir := dockerContext(t, "FROM scratch\nCOPY server /server\nENV MODE=test\nEXPOSE 8080\nENTRYPOINT [\"/server\"]\n")
 	var progress bytes.Buffer
 	img, err := s.BuildPath(t.Context(), dir, "docker-built:1", &progress)
@@ -255,6 +265,14 @@ func TestBuildDockerfile(t *testing.T) {
 	if _, err := os.Stat(root + "/server"); err != nil {
 		t.Error(err)
 	}
+	first := (&dockerfileBuild{}).engineID(t.Context(), engine, tag)
+	os.WriteFile(dir+"/server", append(readProgram(t), 0), 0o755)
+	if again, err := s.BuildPath(t.Context(), dir, "docker-built:1", nil); err != nil || again.Digest == img.Digest {
+		t.Errorf("built again: %+v, %v", again, err)
+	}
+	if _, err := engine.ImageInspect(t.Context(), first); err == nil {
+		t.Error("the engine keeps the earlier image")
+	}
 	for dockerfile, hint := range map[string]string{
 		"FROM scratch\nCOPY nothing /x\n": "nothing",
 		"NONSENSE\n":                      "NONSENSE",
@@ -274,14 +292,9 @@ func TestBuildDockerfile(t *testing.T) {
 // TestExportLoadsIntoDocker hands a built image to the Docker Engine, which must take it.
 func TestExportLoadsIntoDocker(t *testing.T) {
 	s := openStore(t)
-	needDocker(t, s)
-	name := "vortex-export-test:" + strings.ToLower(strings.ReplaceAll(filepath.Base(s.cfg.Dir), "/", "")) + "x"
+	name := "vortex-export-test:" + strings.ToLower(rand.Text())
+	engine := needDocker(t, s, name)
 	buildHello(t, s, name)
-	engine, err := s.dockerEngine(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer engine.Close()
 	r := stream(func(w io.Writer) error { return s.Export(t.Context(), name, w) })
 	defer r.Close()
 	loaded, err := engine.ImageLoad(t.Context(), r)
@@ -290,7 +303,6 @@ func TestExportLoadsIntoDocker(t *testing.T) {
 	}
 	out, err := io.ReadAll(loaded)
 	loaded.Close()
-	defer (&dockerfileBuild{s: s}).removeFrom(t.Context(), engine, name)
 	if err != nil || !strings.Contains(string(out), name) {
 		t.Errorf("loaded: %v: %s", err, out)
 	}
@@ -328,7 +340,7 @@ func TestBuildRepo(t *testing.T) {
 			t.Fatalf("git %v: %v: %s", args, err, out)
 		}
 	}
-	content, _ := os.ReadFile(program)
+	content := readProgram(t)
 	git("init", "--quiet", "-b", "main")
 	os.Mkdir(repo+"/sub", 0o755)
 	os.WriteFile(repo+"/sub/server", content, 0o755)

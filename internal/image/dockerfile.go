@@ -3,6 +3,7 @@ package image
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -95,23 +96,28 @@ type dockerfileBuild struct {
 	progress   io.Writer
 }
 
-// docker builds in the Docker Engine under a name of its own, takes the image over and removes it there.
+// docker builds in the Docker Engine and takes the image over. The engine keeps it under a name of ours until the next build
+// of the same image, which so finds its layers again and takes the place of this one.
 func (b *dockerfileBuild) docker(ctx context.Context, engine *client.Client) (Image, error) {
-	temporary := "vortex-build:" + strings.ToLower(rand.Text())
+	tag := engineTag(b.name)
+	earlier := b.engineID(ctx, engine, tag)
 	packed := stream(func(w io.Writer) error { return PackDir(ctx, b.dir, w) })
 	defer packed.Close()
 	result, err := engine.ImageBuild(ctx, packed, client.ImageBuildOptions{
-		Tags: []string{temporary}, Dockerfile: filepath.ToSlash(b.dockerfile), Remove: true, ForceRemove: true,
+		Tags: []string{tag}, Dockerfile: filepath.ToSlash(b.dockerfile), Remove: true, ForceRemove: true,
 	})
 	if err != nil {
 		return Image{}, vortex.Errorf(vortex.Invalid, "the Docker Engine refused the build: %w", err)
 	}
 	defer result.Body.Close()
-	if err := b.follow(result.Body); err != nil {
+	id, err := b.follow(result.Body)
+	if err != nil {
 		return Image{}, err
 	}
-	defer b.removeFrom(ctx, engine, temporary)
-	saved, err := engine.ImageSave(ctx, []string{temporary})
+	if earlier != "" && earlier != id {
+		defer b.removeFrom(ctx, engine, earlier)
+	}
+	saved, err := engine.ImageSave(ctx, []string{cmp.Or(id, tag)})
 	if err != nil {
 		return Image{}, vortex.Errorf(vortex.Unavailable, "the Docker Engine built the image but did not hand it over: %w", err)
 	}
@@ -119,12 +125,26 @@ func (b *dockerfileBuild) docker(ctx context.Context, engine *client.Client) (Im
 	return b.take(ctx, saved)
 }
 
-// removeFrom removes the image from the engine, even when the build was cancelled meanwhile.
-func (b *dockerfileBuild) removeFrom(ctx context.Context, engine *client.Client, tag string) {
+// engineTag is the name under which a Docker Engine keeps what it built for an image of ours.
+func engineTag(canonical string) string {
+	return "vortex-build:" + hashOf([]byte(canonical)).Hex[:16]
+}
+
+// engineID returns the id of an image in the engine, or "".
+func (b *dockerfileBuild) engineID(ctx context.Context, engine *client.Client, tag string) string {
+	found, err := engine.ImageInspect(ctx, tag)
+	if err != nil {
+		return ""
+	}
+	return found.ID
+}
+
+// removeFrom removes an image and the layers only it had from the engine, even when the build was cancelled meanwhile.
+func (b *dockerfileBuild) removeFrom(ctx context.Context, engine *client.Client, image string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	if _, err := engine.ImageRemove(ctx, tag, client.ImageRemoveOptions{Force: true}); err != nil {
-		b.s.log.Warn("Temporary image stays in the Docker Engine", "image", tag, "err", err)
+	if _, err := engine.ImageRemove(ctx, image, client.ImageRemoveOptions{PruneChildren: true}); err != nil {
+		b.s.log.DebugContext(ctx, "Earlier image stays in the Docker Engine", "image", image, "err", err)
 	}
 }
 
@@ -133,31 +153,35 @@ type buildMessage struct {
 	Stream string `json:"stream"`
 	Status string `json:"status"`
 	Error  string `json:"error"`
+	Aux    struct {
+		ID string
+	} `json:"aux"`
 }
 
-// follow copies the build's output to progress and returns its failure, if it failed.
-func (b *dockerfileBuild) follow(output io.Reader) error {
+// follow copies the build's output to progress and returns the id of the image that was built.
+func (b *dockerfileBuild) follow(output io.Reader) (id string, err error) {
 	decoder := json.NewDecoder(output)
 	for {
 		var m buildMessage
 		err := decoder.Decode(&m)
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil
+			return id, nil
 		case err != nil:
-			return vortex.Errorf(vortex.Unavailable, "the Docker Engine broke the build off: %w", err)
+			return "", vortex.Errorf(vortex.Unavailable, "the Docker Engine broke the build off: %w", err)
 		case strings.Contains(m.Error, "BuildKit"):
-			return vortex.Errorf(vortex.Invalid, "the build failed, for the Dockerfile needs BuildKit: build it with `docker build`, then `docker save | vortex image import`: %s",
+			return "", vortex.Errorf(vortex.Invalid, "the build failed, for the Dockerfile needs BuildKit: build it with `docker build`, then `docker save | vortex image import`: %s",
 				m.Error)
 		case m.Error != "":
-			return vortex.Errorf(vortex.Invalid, "the build failed: %s", strings.TrimSpace(m.Error))
+			return "", vortex.Errorf(vortex.Invalid, "the build failed: %s", strings.TrimSpace(m.Error))
 		}
+		id = cmp.Or(m.Aux.ID, id)
 		text := m.Stream
 		if m.Status != "" {
 			text = m.Status + "\n"
 		}
 		if _, err := io.WriteString(b.progress, text); err != nil {
-			return fmt.Errorf("write progress: %w", err)
+			return "", fmt.Errorf("write progress: %w", err)
 		}
 	}
 }
@@ -176,7 +200,7 @@ func (b *dockerfileBuild) buildah(ctx context.Context, tool string) (Image, erro
 	}
 	err = b.command(ctx, tool, "push", tag, "docker-archive:"+archive)
 	if removed := b.command(context.WithoutCancel(ctx), tool, "rmi", tag); removed != nil {
-		b.s.log.Warn("Temporary image stays in buildah", "image", tag, "err", removed)
+		b.s.log.WarnContext(ctx, "Temporary image stays in buildah", "image", tag, "err", removed)
 	}
 	if err != nil {
 		return Image{}, err

@@ -16,7 +16,7 @@ var machines = map[elf.Machine]string{
 // staticArch returns the architecture of a Linux executable that runs with nothing around it. Anything else is Invalid.
 func staticArch(name string, r io.ReaderAt) (string, error) {
 	magic := make([]byte, 2)
-	if n, _ := r.ReadAt(magic, 0); n == 2 && string(magic) == "#!" { //nolint:errcheck // a short file is no executable
+	if n, _ := r.ReadAt(magic, 0); n == 2 && string(magic) == "#!" { // a short file is no executable
 		return "", vortex.Errorf(vortex.Invalid, "%s is a script, and the image would not have its interpreter: write a Dockerfile", name)
 	}
 	f, err := elf.NewFile(r)

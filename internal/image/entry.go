@@ -141,7 +141,10 @@ func (u *unpacker) own(fd int, header *tar.Header) error {
 			continue
 		}
 		err := unix.Fsetxattr(fd, attr, []byte(value), 0)
-		if optional := attr != "security.capability"; err != nil && !(optional && (errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EINVAL))) {
+		if attr != "security.capability" && (errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EINVAL)) {
+			continue // nice to have, and this filesystem has none
+		}
+		if err != nil {
 			return fmt.Errorf("set attribute %s: %w", attr, err)
 		}
 	}

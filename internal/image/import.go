@@ -125,7 +125,7 @@ func (s *Store) adopt(ctx context.Context, r record) (Image, error) {
 	if err := s.setRef(r); err != nil {
 		return Image{}, err
 	}
-	s.log.Info("Image stored", "image", familiar(r.Name), "digest", r.Digest.String())
+	s.log.InfoContext(ctx, "Image stored", "image", familiar(r.Name), "digest", r.Digest.String())
 	return describe(r, img), nil
 }
 
@@ -185,11 +185,10 @@ func (a *archive) dockerLayer(ctx context.Context, name string) (v1.Descriptor, 
 	return layer, err
 }
 
-// compression tells a layer's media type and whether it is compressed, and rewinds it.
-func compression(r io.ReadSeeker) (types.MediaType, bool) {
+// compression tells a layer's media type and whether it is compressed.
+func compression(r io.ReaderAt) (types.MediaType, bool) {
 	magic := make([]byte, 4)
-	n, _ := io.ReadFull(r, magic) //nolint:errcheck // a short one is plain
-	r.Seek(0, io.SeekStart)       //nolint:errcheck // a section of a file always can
+	n, _ := r.ReadAt(magic, 0) // a short one is plain
 	switch magic = magic[:n]; {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		return types.OCILayer, true

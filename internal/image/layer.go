@@ -125,7 +125,7 @@ func (s *Store) readLayer(ctx context.Context, layer v1.Descriptor, diffID v1.Ha
 		return fmt.Errorf("read layer: %w", rest)
 	}
 	if sum := hex.EncodeToString(packed.Sum(nil)); sum != layer.Digest.Hex {
-		os.Remove(f.Name()) //nolint:errcheck // then it is found damaged once more
+		os.Remove(f.Name()) // then it is found damaged once more
 		return &corruptError{want: layer, got: v1.Hash{Algorithm: "sha256", Hex: sum}, size: layer.Size}
 	}
 	if err != nil {

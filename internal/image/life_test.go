@@ -253,6 +253,7 @@ func TestKilled(t *testing.T) {
 
 // victim works without end and writes a byte per step.
 func victim(t *testing.T, dir string) {
+	t.Helper()
 	s, err := Open(Config{Dir: dir})
 	if err != nil {
 		t.Fatal(err)

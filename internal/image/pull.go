@@ -82,7 +82,7 @@ func (s *Store) warm(ctx context.Context, name string) (record, *image, error) {
 	}
 	err = s.unpack(ctx, img, func(Progress) {})
 	if damaged(err) {
-		s.log.Warn("Image is damaged on disk, fetching it again", "image", familiar(r.Name), "err", err)
+		s.log.WarnContext(ctx, "Image is damaged on disk, fetching it again", "image", familiar(r.Name), "err", err)
 		return r, img, vortex.Errorf(vortex.NotFound, "image %s is damaged on this node: pull, build or import it again", familiar(r.Name))
 	}
 	return r, img, err
@@ -158,7 +158,7 @@ func (p *pull) run(ctx context.Context) error {
 	if err := p.s.setRef(r); err != nil {
 		return err
 	}
-	p.s.log.Info("Image pulled", "image", p.ref.String(), "digest", r.Digest.String(), "bytes", img.size(), "took", time.Since(start))
+	p.s.log.InfoContext(ctx, "Image pulled", "image", p.ref.String(), "digest", r.Digest.String(), "bytes", img.size(), "took", time.Since(start))
 	return nil
 }
 
@@ -297,7 +297,7 @@ func (p *pull) fetch(ctx context.Context, from v1.Image, layer v1.Descriptor) er
 	var err error
 	for attempt := range blobAttempts {
 		if attempt > 0 {
-			p.s.log.Warn("Layer download failed, trying again", "image", p.ref.String(), "layer", layer.Digest.String(), "err", err)
+			p.s.log.WarnContext(ctx, "Layer download failed, trying again", "image", p.ref.String(), "layer", layer.Digest.String(), "err", err)
 			if err := pause(ctx, time.Duration(attempt)*300*time.Millisecond); err != nil {
 				return err
 			}

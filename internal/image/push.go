@@ -44,7 +44,7 @@ func (s *Store) Push(ctx context.Context, name string, opts PushOptions) error {
 	if err := remote.Write(target.Reference, stored, s.remoteOptions(ctx, opts.Auth)...); err != nil {
 		return registryError(target, err)
 	}
-	s.log.Info("Image pushed", "image", target.String(), "digest", img.digest.String())
+	s.log.InfoContext(ctx, "Image pushed", "image", target.String(), "digest", img.digest.String())
 	return nil
 }
 

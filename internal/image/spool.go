@@ -48,7 +48,7 @@ func (s *Store) spoolStream(ctx context.Context, r io.Reader) (*os.File, error) 
 // discard closes and removes a file aside.
 func discard(f *os.File) {
 	f.Close()
-	os.Remove(f.Name()) //nolint:errcheck // a leftover goes at the next open
+	os.Remove(f.Name()) // a leftover goes at the next open
 }
 
 // indexTar lists a spooled archive's entries by their clean names. It takes the file over.

@@ -118,8 +118,8 @@ func link(kind byte, name, target string) file {
 }
 
 // pack makes a tar stream.
-func pack(t testing.TB, files ...file) []byte {
-	t.Helper()
+func pack(tb testing.TB, files ...file) []byte {
+	tb.Helper()
 	var buffer bytes.Buffer
 	w := tar.NewWriter(&buffer)
 	for _, f := range files {
@@ -129,35 +129,35 @@ func pack(t testing.TB, files ...file) []byte {
 			h.Format = tar.FormatPAX
 		}
 		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if _, err := w.Write([]byte(f.body)); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return buffer.Bytes()
 }
 
-func layerOf(t testing.TB, packed []byte) v1.Layer {
-	t.Helper()
+func layerOf(tb testing.TB, packed []byte) v1.Layer {
+	tb.Helper()
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(packed)), nil })
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return layer
 }
 
 // imageOf makes an image of layers, each a list of files.
-func imageOf(t testing.TB, layers ...[]file) v1.Image {
-	t.Helper()
+func imageOf(tb testing.TB, layers ...[]file) v1.Image {
+	tb.Helper()
 	img := empty.Image
 	for _, files := range layers {
 		var err error
-		if img, err = mutate.AppendLayers(img, layerOf(t, pack(t, files...))); err != nil {
-			t.Fatal(err)
+		if img, err = mutate.AppendLayers(img, layerOf(tb, pack(tb, files...))); err != nil {
+			tb.Fatal(err)
 		}
 	}
 	img, err := mutate.Config(img, v1.Config{
@@ -165,20 +165,20 @@ func imageOf(t testing.TB, layers ...[]file) v1.Image {
 		ExposedPorts: map[string]struct{}{"8080/tcp": {}, "53/udp": {}},
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return img
 }
 
 // publish pushes an image to a registry.
-func publish(t testing.TB, ref string, img v1.Image) {
-	t.Helper()
+func publish(tb testing.TB, ref string, img v1.Image) {
+	tb.Helper()
 	tag, err := name.NewTag(ref)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := remote.Write(tag, img); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 

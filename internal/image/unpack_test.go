@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,11 +21,11 @@ import (
 )
 
 // unpackInto unpacks layers as an overlay tree or flattened, into dir.
-func unpackInto(t testing.TB, dir string, limits Limits, overlay bool, layers ...[]byte) error {
-	t.Helper()
+func unpackInto(tb testing.TB, dir string, limits Limits, overlay bool, layers ...[]byte) error {
+	tb.Helper()
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer root.Close()
 	u := newUnpacker(root, limits, os.Geteuid() == 0)
@@ -322,7 +323,7 @@ func TestManyLayers(t *testing.T) {
 	needRoot(t)
 	var layers [][]file
 	for i := range 120 {
-		layers = append(layers, []file{regular(fmt.Sprintf("f%d", i), "x"), regular("last", fmt.Sprint(i))})
+		layers = append(layers, []file{regular(fmt.Sprintf("f%d", i), "x"), regular("last", strconv.Itoa(i))})
 	}
 	layers = append(layers, layers[0]) // the same layer twice
 	ref := startRegistry(t) + "/many:1"
