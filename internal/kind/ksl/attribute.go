@@ -2,6 +2,7 @@ package ksl
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 )
 
@@ -144,11 +145,9 @@ func (p *parser) fieldAttributes(t *Type, f *Field, attrs []attribute) {
 
 // unknownAttribute reports an attribute that does not exist on a what, or only elsewhere.
 func (p *parser) unknownAttribute(a attribute, what string, here, elsewhere []string) {
-	for _, name := range elsewhere {
-		if name == a.name {
-			p.errorf(a.at, "a %s cannot have @%s; it can have @%s", what, a.name, strings.Join(here, ", @"))
-			return
-		}
+	if slices.Contains(elsewhere, a.name) {
+		p.errorf(a.at, "a %s cannot have @%s; it can have @%s", what, a.name, strings.Join(here, ", @"))
+		return
 	}
 	p.errorf(a.at, "there is no attribute @%s on a %s%s", a.name, what, didYouMean(a.name, here))
 }

@@ -63,12 +63,16 @@ func TestMergeRefusesWhatBreaksRecords(t *testing.T) {
 		{"@indexed colour", "colour", "Pot.colour: its index is removed; queries need it"},
 		{"@unique id", "@indexed id", "Pot.id: its values stop being unique"},
 		{"shop:pot", "shop:pots", `Pot: its prefix changes from "shop:pot" to "shop:pots"`},
-		{`@prefix("shop:pot")`, `@prefix("shop:pot:lid") type Lid { id: String } @prefix("shop:pot")`,
-			`Lid: its keys shop:pot:lid belong to Pot, which has the prefix "shop:pot"`},
+		{
+			`@prefix("shop:pot")`, `@prefix("shop:pot:lid") type Lid { id: String } @prefix("shop:pot")`,
+			`Lid: its keys shop:pot:lid belong to Pot, which has the prefix "shop:pot"`,
+		},
 		{shop, "type Colour { x: U8 }", "Colour is an enum and cannot become a type"},
 		{shop, "enum Part { x }", "Part is a type and cannot become an enum"},
-		{shop, `@prefix("shop:pot") type Jar { id: String }`,
-			`Jar: its keys shop:pot belong to Pot, which has the prefix "shop:pot"`},
+		{
+			shop, `@prefix("shop:pot") type Jar { id: String }`,
+			`Jar: its keys shop:pot belong to Pot, which has the prefix "shop:pot"`,
+		},
 	} {
 		old := parse(t, shop)
 		_, err := old.Merge(parse(t, strings.Replace(shop, test.from, test.to, 1)))

@@ -143,24 +143,16 @@ type Lid { pot: Pot? } # one line
 	type field struct{ Name, Type, Default, Doc, Attrs string }
 	var got []field
 	for _, f := range pot.Fields {
-		attrs := ""
-		for name, on := range map[string]bool{"?": f.Optional, "i": f.Indexed} {
-			if on {
-				attrs += name
-			}
-		}
-		if f.Unique {
-			attrs += "u"
-		}
+		attrs := fmt.Sprintf("%t,%t,%t", f.Optional, f.Indexed, f.Unique)
 		got = append(got, field{f.Name, f.Type.String(), string(f.Default), f.Doc, attrs})
 	}
 	want := []field{
-		{Name: "id", Type: "String", Attrs: "iu"},
-		{Name: "colour", Type: "Colour", Default: `"dark-green"`, Doc: "as glazed", Attrs: "i"},
-		{Name: "litres", Type: "F64", Default: "-1.5e0", Doc: "above\nbeside", Attrs: "?"},
-		{Name: "type", Type: "List<Map<String, Lid>>"},
-		{Name: "enum", Type: "Map<String, List<U8>>", Attrs: "?"},
-		{Name: "sizes", Type: "List<U8>", Default: "[1,2]"},
+		{Name: "id", Type: "String", Attrs: "false,true,true"},
+		{Name: "colour", Type: "Colour", Default: `"dark-green"`, Doc: "as glazed", Attrs: "false,true,false"},
+		{Name: "litres", Type: "F64", Default: "-1.5e0", Doc: "above\nbeside", Attrs: "true,false,false"},
+		{Name: "type", Type: "List<Map<String, Lid>>", Attrs: "false,false,false"},
+		{Name: "enum", Type: "Map<String, List<U8>>", Attrs: "true,false,false"},
+		{Name: "sizes", Type: "List<U8>", Default: "[1,2]", Attrs: "false,false,false"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("wrong fields (-want +got):\n%s", diff)

@@ -2,7 +2,6 @@ package ksl_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,8 +40,7 @@ func (n *node) String() string {
 }
 
 func quote(s string) string {
-	b, _ := json.Marshal(s)
-	return string(b)
+	return marshal(s)
 }
 
 // all returns the nodes of the tree that can be made wrong.
@@ -92,21 +90,21 @@ func drawScalar(rt *rapid.T, s ksl.Scalar) string {
 	case ksl.Bool:
 		return strconv.FormatBool(rapid.Bool().Draw(rt, "bool"))
 	case ksl.U8:
-		return fmt.Sprint(rapid.Uint8().Draw(rt, "u8"))
+		return marshal(rapid.Uint8().Draw(rt, "u8"))
 	case ksl.U16:
-		return fmt.Sprint(rapid.Uint16().Draw(rt, "u16"))
+		return marshal(rapid.Uint16().Draw(rt, "u16"))
 	case ksl.U32:
-		return fmt.Sprint(rapid.Uint32().Draw(rt, "u32"))
+		return marshal(rapid.Uint32().Draw(rt, "u32"))
 	case ksl.U64:
-		return fmt.Sprint(rapid.Uint64().Draw(rt, "u64"))
+		return marshal(rapid.Uint64().Draw(rt, "u64"))
 	case ksl.I8:
-		return fmt.Sprint(rapid.Int8().Draw(rt, "i8"))
+		return marshal(rapid.Int8().Draw(rt, "i8"))
 	case ksl.I16:
-		return fmt.Sprint(rapid.Int16().Draw(rt, "i16"))
+		return marshal(rapid.Int16().Draw(rt, "i16"))
 	case ksl.I32:
-		return fmt.Sprint(rapid.Int32().Draw(rt, "i32"))
+		return marshal(rapid.Int32().Draw(rt, "i32"))
 	case ksl.I64:
-		return fmt.Sprint(rapid.Int64().Draw(rt, "i64"))
+		return marshal(rapid.Int64().Draw(rt, "i64"))
 	case ksl.F32:
 		return marshal(rapid.Float32().Draw(rt, "f32"))
 	case ksl.F64:

@@ -284,12 +284,12 @@ func (s *scanner) syntax(msg string) *fault {
 
 // unexpected is the fault of a value that is not what was expected.
 func (s *scanner) unexpected(expected string) *fault {
-	got := ""
+	var got string
 	start := s.pos
-	switch c := s.peek(); {
-	case c == '{':
+	switch s.peek() {
+	case '{':
 		got = "an object"
-	case c == '[':
+	case '[':
 		got = "a list"
 	default:
 		if f := s.skip(); f != nil {

@@ -14,7 +14,7 @@ const MaxDepth = 64
 // Validate checks that value is one JSON object that fits the type. The error is an Invalid vortex.Error
 // with the path of the first thing that does not fit, what was expected and what came, for example
 //
-//	ContainerRecord.status: expected one of Running, Dead, Provisioning, got "Runing" (did you mean "Running"?)
+//	ContainerRecord.status: expected one of Running, Dead, Provisioning, got "Runnin" (did you mean "Running"?)
 //
 // Fields that are optional or have a default may be absent or null; lists, maps and Bytes may be null, which
 // means empty. A value that fits is checked in one pass that, as a rule, does not allocate.
@@ -24,9 +24,9 @@ func (t *Type) Validate(value []byte) error {
 }
 
 // Validate checks that value is JSON of this type. path is how messages name it. The error is as Type.Validate's.
-func (ft *FieldType) Validate(path string, value []byte) error {
+func (ft FieldType) Validate(path string, value []byte) error {
 	s := scanner{data: value}
-	if f := s.document(ft); f != nil {
+	if f := s.document(&ft); f != nil {
 		return vortex.Errorf(vortex.Invalid, "%s%s: %s", path, f.where(), f.msg)
 	}
 	return nil
@@ -163,7 +163,7 @@ func (t *Type) missing(seen *fieldSet) *fault {
 }
 
 // expectation says what a value of this type looks like.
-func (ft *FieldType) expectation() string {
+func (ft FieldType) expectation() string {
 	switch ft.Kind {
 	case KindList:
 		return "a list, " + ft.String()

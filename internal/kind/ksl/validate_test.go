@@ -144,8 +144,8 @@ func TestValidateSaysWhatClusterRecordsNeed(t *testing.T) {
 	s := cluster(t)
 	for _, test := range []struct{ typ, value, want string }{
 		{
-			"ContainerRecord", `{"id":"1","client_id":"web","status":"Runing","ip_address":""}`,
-			`ContainerRecord.status: expected one of Running, Dead, Provisioning, got "Runing" (did you mean "Running"?)`,
+			"ContainerRecord", `{"id":"1","client_id":"web","status":"Runnin","ip_address":""}`,
+			`ContainerRecord.status: expected one of Running, Dead, Provisioning, got "Runnin" (did you mean "Running"?)`,
 		},
 		{
 			"ContainerRecord", `{"id":"1","clientId":"web"}`,

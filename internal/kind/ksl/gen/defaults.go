@@ -3,6 +3,7 @@ package gen
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -92,16 +93,12 @@ func (g *generator) descend(ft ksl.FieldType, expr string, depth int) {
 func (g *generator) goValue(ft ksl.FieldType, value []byte) string {
 	var text string
 	_ = json.Unmarshal(value, &text) // only strings are read from it
-	switch {
-	case ft.Kind == ksl.KindEnum:
-		for _, v := range ft.Enum.Values {
-			if v.Wire == text {
-				return goName(ft.Enum.Name) + goName(v.Name)
-			}
-		}
-		return strconv.Quote(text)
-	case ft.Kind == ksl.KindList:
+	if ft.Kind == ksl.KindList {
 		return g.listValue(ft, value)
+	}
+	if ft.Kind == ksl.KindEnum {
+		i := slices.Index(ft.Enum.Wires(), text)
+		return goName(ft.Enum.Name) + goName(ft.Enum.Values[i].Name)
 	}
 	switch ft.Scalar {
 	case ksl.String:

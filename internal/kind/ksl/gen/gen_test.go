@@ -160,6 +160,7 @@ func TestZeroThatWasGivenIsKept(t *testing.T) {
 
 // roundTrip checks that a record marshals to what its type accepts, and decodes to the same again.
 func roundTrip[T any](t *testing.T, schema *ksl.Schema, table vortex.Table[T]) {
+	t.Helper()
 	t.Run(table.Type, func(t *testing.T) {
 		typ, ok := schema.Type(table.Type)
 		if !ok || typ.Prefix != table.Prefix {
@@ -214,8 +215,8 @@ func fill(v reflect.Value, full bool, depth int) {
 		return
 	}
 	if v.Kind() == reflect.Struct {
-		for i := range v.NumField() {
-			fill(v.Field(i), full, depth+1)
+		for _, field := range v.Fields() {
+			fill(field, full, depth+1)
 		}
 		return
 	}
@@ -225,7 +226,7 @@ func fill(v reflect.Value, full bool, depth int) {
 }
 
 func fillMore(v reflect.Value, depth int) {
-	switch v.Kind() {
+	switch v.Kind() { //nolint:exhaustive // records have no other kinds
 	case reflect.String:
 		v.SetString("text \"é\" </>")
 	case reflect.Bool:
