@@ -94,6 +94,7 @@ type Edge struct {
 	server  *http1.Server
 
 	synced    atomic.Bool
+	advanced  atomic.Bool   // routers changed since the metrics' last round
 	drained   chan struct{} // one slot: what EdgeRecord says may have changed
 	demand    chan struct{} // one slot: a request waits for a backend
 	published map[string]published

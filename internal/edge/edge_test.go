@@ -188,7 +188,7 @@ func (h *harness) awaitApplied(t *testing.T, revision uint64) {
 	eventually(t, "the router to be applied", func() bool { return h.edge.Status().Revision >= revision })
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {

@@ -79,6 +79,9 @@ func (e *Edge) publishMetrics(ctx context.Context) {
 			return
 		case <-ticker.C:
 			e.publishApps(ctx, false)
+			if e.advanced.Swap(false) { // a change that removed nothing is published too, in its own time
+				signal(e.drained)
+			}
 		case <-e.demand:
 			e.publishApps(ctx, true)
 		}

@@ -2,10 +2,12 @@ package edge_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 
 	"vortex/internal/edge"
 	"vortex/internal/edge/http1"
+	"vortex/internal/edge/limit"
 )
 
 // dial opens a raw connection to the edge.
@@ -52,6 +55,28 @@ func (h *harness) raw(t *testing.T, text string) (int, http.Header, string) {
 		resp.Header.Set("Closed", "yes")
 	}
 	return resp.StatusCode, resp.Header, string(body)
+}
+
+// response is what came back on a raw connection.
+type response struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// read takes the next response from a raw connection; method is what was asked with.
+func read(t *testing.T, r *bufio.Reader, method string) response {
+	t.Helper()
+	resp, err := http.ReadResponse(r, &http.Request{Method: method})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response{resp.StatusCode, resp.Header, string(body)}
 }
 
 func TestRefusesWhatCouldBeUnderstoodDifferently(t *testing.T) {
@@ -167,14 +192,8 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 	}
 	r := bufio.NewReader(conn)
 	for i := range 20 {
-		resp, err := http.ReadResponse(r, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if want := fmt.Sprintf("/%d %02d", i, i); string(body) != want {
-			t.Fatalf("got %q, want %q", body, want)
+		if got, want := read(t, r, "POST").body, fmt.Sprintf("/%d %02d", i, i); got != want {
+			t.Fatalf("got %q, want %q", got, want)
 		}
 	}
 }
@@ -185,13 +204,13 @@ func TestBodylessResponsesKeepTheirConnection(t *testing.T) {
 	h.apply(t, router("web", newBackend(t, "w", func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/204":
-			w.WriteHeader(204)
+			w.WriteHeader(http.StatusNoContent)
 		case "/304":
 			w.Header().Set("ETag", `"x"`)
-			w.WriteHeader(304)
+			w.WriteHeader(http.StatusNotModified)
 		case "/early":
 			w.Header().Set("Link", "</a>; rel=preload")
-			w.WriteHeader(103)
+			w.WriteHeader(http.StatusEarlyHints)
 			fmt.Fprint(w, "late")
 		default:
 			w.Header().Set("Content-Length", "11")
@@ -208,22 +227,18 @@ func TestBodylessResponsesKeepTheirConnection(t *testing.T) {
 		{"HEAD /", 200, "11", ""}, {"GET /204", 204, "", ""}, {"GET /304", 304, "", ""}, {"GET /", 200, "11", "hello world"},
 	} {
 		fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: a\r\n\r\n", test.request)
-		resp, err := http.ReadResponse(r, &http.Request{Method: strings.Fields(test.request)[0]})
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != test.status || resp.Header.Get("Content-Length") != test.length || string(body) != test.body {
-			t.Errorf("%s: %d %v %q %v", test.request, resp.StatusCode, resp.Header, body, err)
+		got := read(t, r, strings.Fields(test.request)[0])
+		if got.status != test.status || got.header.Get("Content-Length") != test.length || got.body != test.body {
+			t.Errorf("%s: %+v", test.request, got)
 		}
 	}
 	fmt.Fprint(conn, "GET /early HTTP/1.1\r\nHost: a\r\n\r\n")
 	for _, want := range []int{103, 200} {
-		resp, err := http.ReadResponse(r, nil)
-		if err != nil || resp.StatusCode != want {
-			t.Fatalf("got %v, %v, want %d", resp, err, want)
+		got := read(t, r, "GET")
+		if got.status != want {
+			t.Fatalf("got %+v, want %d", got, want)
 		}
-		if want == 103 && resp.Header.Get("Link") == "" {
+		if want == http.StatusEarlyHints && got.header.Get("Link") == "" {
 			t.Error("103 without its Link")
 		}
 	}
@@ -234,7 +249,7 @@ func TestExpectContinue(t *testing.T) {
 	h := start(t, nil)
 	h.apply(t, router("web", newBackend(t, "w", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/no" {
-			w.WriteHeader(413)
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
 			return
 		}
 		body, _ := io.ReadAll(r.Body)
@@ -243,22 +258,18 @@ func TestExpectContinue(t *testing.T) {
 	conn := h.dial(t)
 	r := bufio.NewReader(conn)
 	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
-	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 100 {
-		t.Fatalf("got %v, %v, want 100", resp, err)
+	if got := read(t, r, "POST"); got.status != http.StatusContinue {
+		t.Fatalf("got %+v, want 100", got)
 	}
 	fmt.Fprint(conn, "hello")
-	resp, err := http.ReadResponse(r, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 200 || string(body) != "hello" {
-		t.Errorf("got %d %q", resp.StatusCode, body)
+	if got := read(t, r, "POST"); got.status != http.StatusOK || got.body != "hello" {
+		t.Errorf("got %+v", got)
 	}
 	fmt.Fprint(conn, "POST /no HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
-	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 413 {
-		t.Fatalf("got %v, %v, want 413", resp, err)
+	if got := read(t, r, "POST"); got.status != http.StatusRequestEntityTooLarge {
+		t.Fatalf("got %+v, want 413", got)
 	}
-	if _, err := r.ReadByte(); err != io.EOF {
+	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
 		t.Errorf("the connection whose body never came goes on: %v", err)
 	}
 }
@@ -343,11 +354,9 @@ func TestOldClientsGetWholeAnswers(t *testing.T) {
 	r := bufio.NewReader(conn)
 	for range 2 {
 		fmt.Fprint(conn, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-		resp, err := http.ReadResponse(r, nil)
-		if err != nil || resp.Header.Get("Connection") != "keep-alive" {
-			t.Fatalf("%v, %v", resp, err)
+		if got := read(t, r, "GET"); got.header.Get("Connection") != "keep-alive" {
+			t.Fatalf("got %+v", got)
 		}
-		_, _ = io.Copy(io.Discard, resp.Body)
 	}
 }
 
@@ -476,6 +485,55 @@ func TestPrometheusNames(t *testing.T) {
 	}
 	if _, body := h.get(t, c, "web.localhost", "/metrics"); body != "w" {
 		t.Errorf("the app's own /metrics answered %q", body)
+	}
+}
+
+func TestTrustedProxiesAreBelieved(t *testing.T) {
+	t.Parallel()
+	h := start(t, func(c *edge.Config) {
+		c.Trusted = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")}
+		c.Limit = limit.Config{Limit: 1, Window: time.Hour}
+	})
+	h.apply(t, router("web", newBackend(t, "w", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Header["X-Forwarded-For"], r.Header["X-Forwarded-Proto"], r.Header["X-Forwarded-Host"])
+	})))
+	for _, test := range []struct {
+		forwarded string
+		status    int
+		body      string
+	}{
+		{"6.6.6.6, 1.2.3.4, 10.1.1.1", 200, "[6.6.6.6, 1.2.3.4, 10.1.1.1, 127.0.0.1] [https] [a]"},
+		{"7.7.7.7, 1.2.3.4", 429, ""}, // the same client, whatever it says itself
+		{"1.2.3.5", 200, "[1.2.3.5, 127.0.0.1] [https] [a]"},
+	} {
+		status, _, body := h.raw(t, "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: "+test.forwarded+"\r\n\r\n")
+		if status != test.status || test.body != "" && body != test.body {
+			t.Errorf("%s: %d %s", test.forwarded, status, body)
+		}
+	}
+}
+
+func TestHTTP2IsNotTunnelled(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	h.apply(t, router("web", newBackend(t, "w", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%q", r.Header.Get("Upgrade")+r.Header.Get("Connection")+r.Header.Get("HTTP2-Settings"))
+	})))
+	_, _, body := h.raw(t, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n")
+	if body != `""` {
+		t.Errorf("the backend saw %s", body)
+	}
+}
+
+func TestBackendThatAlwaysRefusesEndsIn503(t *testing.T) {
+	t.Parallel()
+	h := start(t, func(c *edge.Config) {
+		c.HoldTimeout, c.HTTP.SkipDead = 500*time.Millisecond, 100*time.Millisecond
+	})
+	b, _ := script(t, "refuses")
+	h.apply(t, router("web", b))
+	if status, header, body := h.raw(t, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); status != 503 || header.Get("Retry-After") == "" {
+		t.Errorf("%d %v %s", status, header, body)
 	}
 }
 

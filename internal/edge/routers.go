@@ -62,6 +62,9 @@ func (e *Edge) watch(ctx context.Context) {
 
 // take applies one update.
 func (e *Edge) take(ctx context.Context, u RouterUpdate) {
+	if len(u.Changes) > 0 {
+		e.advanced.Store(true)
+	}
 	if u.Reset {
 		apps := make([]route.App, 0, len(u.Changes))
 		for _, change := range u.Changes {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"hash"
 	"io"
@@ -124,7 +125,7 @@ func (h *harness) once(ctx context.Context, c *http.Client, host string) error {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != 200 {
+	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
 	}
 	return err
@@ -257,7 +258,7 @@ func TestHoldEndsAndIsBounded(t *testing.T) {
 		go func() {
 			resp := h.do(t, client(t), http.MethodGet, "web.localhost", "/", nil)
 			resp.Body.Close()
-			if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+			if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 				t.Errorf("status %d, Retry-After %q", resp.StatusCode, resp.Header.Get("Retry-After"))
 			}
 			statuses <- time.Since(begun)
@@ -323,7 +324,7 @@ func (p *pattern) Read(b []byte) (int, error) {
 	return p.source.Read(b)
 }
 
-func sum(h hash.Hash) string { return fmt.Sprintf("%x", h.Sum(nil)) }
+func sum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
 
 func TestStreams100MBInFlatMemory(t *testing.T) { // not parallel: it looks at the process' memory
 	const size = 100 << 20
@@ -346,7 +347,7 @@ func TestStreams100MBInFlatMemory(t *testing.T) { // not parallel: it looks at t
 	})
 	h.apply(t, router("web", b))
 	c := client(t)
-	peak := watchHeap(t)
+	peak := watchHeap()
 	for _, path := range []string{"/sized", "/chunked"} {
 		resp := h.do(t, c, http.MethodGet, "web.localhost", path, nil)
 		got := sha256.New()
@@ -380,7 +381,7 @@ func TestStreams100MBInFlatMemory(t *testing.T) { // not parallel: it looks at t
 }
 
 // watchHeap returns a function that tells the largest heap seen since.
-func watchHeap(t *testing.T) func() uint64 {
+func watchHeap() func() uint64 {
 	stop, done := make(chan struct{}), make(chan uint64)
 	go func() {
 		var peak uint64
@@ -455,7 +456,8 @@ func TestWebSocketEchoesAndDrains(t *testing.T) {
 		}
 	})
 	h.apply(t, router("web", old))
-	ws, _, err := websocket.Dial(t.Context(), "ws://"+h.addr+"/chat", &websocket.DialOptions{Host: "web.localhost"})
+	ws, _, err := websocket.Dial( //nolint:bodyclose // the library closes it
+		t.Context(), "ws://"+h.addr+"/chat", &websocket.DialOptions{Host: "web.localhost"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -542,7 +544,7 @@ func TestMetricsOfAnApp(t *testing.T) {
 	h := start(t, nil)
 	h.apply(t, router("web", newBackend(t, "w", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/bad" {
-			w.WriteHeader(500)
+			w.WriteHeader(http.StatusInternalServerError)
 		}
 	})))
 	h.await(t, "the first record, of nothing", func(s *store) bool { return len(s.metrics) > 0 && s.metrics[0].CurrentRPS == 0 })

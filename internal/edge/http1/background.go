@@ -173,7 +173,7 @@ func (b *background) send() bool {
 	if b.err == nil {
 		return true
 	}
-	failed, ok := errors.AsType[*relayErr](b.err)
+	failed, ok := errors.AsType[*relayError](b.err)
 	switch {
 	case !ok || failed.sending || errors.Is(failed.err, errStopped):
 	case isMalformed(failed.err), errors.Is(failed.err, os.ErrDeadlineExceeded) && !b.isStopping():

@@ -193,14 +193,14 @@ type relay struct {
 	limited io.LimitedReader
 }
 
-// relayErr is an error of the receiving or the sending side.
-type relayErr struct {
+// relayError is an error of the receiving or the sending side.
+type relayError struct {
 	err     error
 	sending bool
 }
 
-func (e *relayErr) Error() string { return e.err.Error() }
-func (e *relayErr) Unwrap() error { return e.err }
+func (e *relayError) Error() string { return e.err.Error() }
+func (e *relayError) Unwrap() error { return e.err }
 
 // run moves the body to its end. What has been received is sent on before waiting for more.
 func (r *relay) run() error {
@@ -210,11 +210,11 @@ func (r *relay) run() error {
 		case err == io.EOF: //nolint:errorlint // step returns it bare
 			return r.finish()
 		case err != nil:
-			return &relayErr{err: err}
+			return &relayError{err: err}
 		case len(data) > 0:
 			r.moved += int64(len(data))
 			if err := r.send(data); err != nil {
-				return &relayErr{err, true}
+				return &relayError{err, true}
 			}
 			r.from.discard(len(data))
 		default:
@@ -228,11 +228,11 @@ func (r *relay) run() error {
 // wait sends what was collected and receives more. done is the end of a body that ends with its connection.
 func (r *relay) wait() (done bool, err error) {
 	if err := r.to.flush(); err != nil {
-		return false, &relayErr{err, true}
+		return false, &relayError{err, true}
 	}
 	if r.ready != nil {
 		if err := r.ready(); err != nil {
-			return false, &relayErr{err: err}
+			return false, &relayError{err: err}
 		}
 	}
 	if moved, err := r.splice(); moved || err != nil {
@@ -244,9 +244,9 @@ func (r *relay) wait() (done bool, err error) {
 	case err == io.EOF && r.body.kind == bodyClose: //nolint:errorlint // fill returns it bare
 		return true, r.finish()
 	case err == io.EOF: //nolint:errorlint // fill returns it bare
-		return false, &relayErr{err: io.ErrUnexpectedEOF}
+		return false, &relayError{err: io.ErrUnexpectedEOF}
 	default:
-		return false, &relayErr{err: err}
+		return false, &relayError{err: err}
 	}
 }
 
@@ -273,9 +273,9 @@ func (r *relay) splice() (moved bool, err error) {
 	r.moved += got
 	switch {
 	case err != nil:
-		return true, &relayErr{err: err} // which side it was cannot be told; both connections are given up
+		return true, &relayError{err: err} // which side it was cannot be told; both connections are given up
 	case got < n:
-		return true, &relayErr{err: io.ErrUnexpectedEOF}
+		return true, &relayError{err: io.ErrUnexpectedEOF}
 	}
 	return true, nil
 }
@@ -302,7 +302,7 @@ func (r *relay) finish() error {
 		r.to.buf = append(r.to.buf, '\r', '\n')
 	}
 	if err := r.to.flush(); err != nil {
-		return &relayErr{err, true}
+		return &relayError{err, true}
 	}
 	return nil
 }

@@ -43,6 +43,7 @@ type conn struct {
 	body  body  // of the response
 	back  background
 	began int64 // when the request's head was complete
+	held  int64 // when the request first had to wait for a backend; 0 before
 
 	status  int     // answered; 0 before
 	failure failure // why the app did not answer
@@ -95,7 +96,7 @@ func (c *conn) next() bool {
 		return c.refuseHead(err)
 	}
 	c.began = c.srv.Now()
-	c.status, c.stuck, c.closing = 0, false, false
+	c.status, c.stuck, c.closing, c.held = 0, false, false, 0
 	if err := c.req.parse(head); err != nil {
 		return c.refuseHead(err)
 	}
@@ -154,17 +155,24 @@ func (c *conn) awaitFirstByte() error {
 	if c.in.len() > 0 {
 		return nil
 	}
-	idle := c.srv.IdleTimeout
-	if c.srv.closing.Load() {
-		idle = freshGrace
-	}
-	if err := c.tcp.SetReadDeadline(time.Now().Add(idle)); err != nil {
+	if c.setIdleDeadline() != nil {
 		return errLeft
 	}
 	if c.in.fill(c.srv.MaxHeaderBytes) != nil {
 		return errLeft
 	}
 	return nil
+}
+
+// setIdleDeadline must not come after retire's, hence the lock.
+func (c *conn) setIdleDeadline() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	idle := c.srv.IdleTimeout
+	if c.srv.closing.Load() {
+		idle = freshGrace
+	}
+	return c.tcp.SetReadDeadline(time.Now().Add(idle))
 }
 
 // skipEmptyLines drops the line ends some clients send after a body (RFC 9112, 2.2).

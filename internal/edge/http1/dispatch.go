@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"vortex/internal/edge/route"
@@ -64,13 +65,12 @@ func (c *conn) clientAddr() netip.Addr {
 	if !c.fw.trusted {
 		return client
 	}
-	for i := len(c.req.fields) - 1; i >= 0; i-- {
-		if c.req.fields[i].kind != kindForwardedFor {
+	for _, f := range slices.Backward(c.req.fields) {
+		if f.kind != kindForwardedFor {
 			continue
 		}
-		list := bytes.Split(c.req.fields[i].value, []byte(","))
-		for j := len(list) - 1; j >= 0; j-- {
-			addr, err := netip.ParseAddr(string(trimSpace(list[j])))
+		for _, hop := range slices.Backward(bytes.Split(f.value, []byte(","))) {
+			addr, err := netip.ParseAddr(string(trimSpace(hop)))
 			if err != nil {
 				return client
 			}
@@ -208,14 +208,21 @@ func (c *conn) attempt(b *route.Backend) (v verdict, keep bool) {
 	return v, keep
 }
 
-// hold waits for a backend.
+// hold waits for a backend. All waits of one request together are as long as Config.HoldTimeout at most.
 func (c *conn) hold(p *route.Pool, key uint64) (*route.Backend, error) {
 	if !c.streams() {
 		c.back.stop()
 		c.back.watch(0)
 	}
+	if c.held == 0 {
+		c.held = c.srv.Now()
+	}
+	left := c.srv.HoldTimeout - time.Duration(c.srv.Now()-c.held)
+	if left <= 0 {
+		return nil, route.ErrTimeout
+	}
 	w := route.Waiter{Key: key, Tried: &c.tried, Left: c.back.whenLeft(), Now: c.srv.Now}
-	return p.Hold(w, c.srv.HoldTimeout)
+	return p.Hold(w, left)
 }
 
 // failHeld answers a request no backend came for.

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"errors"
+	"net"
 	"time"
 
 	"vortex/internal/edge/route"
@@ -132,7 +133,7 @@ func (c *conn) leave() (v verdict, keep bool) {
 
 // blameBody reports whether the attempt failed for what the client sent, or did not send.
 func (c *conn) blameBody() bool {
-	failed, ok := errors.AsType[*relayErr](c.back.err)
+	failed, ok := errors.AsType[*relayError](c.back.err)
 	switch {
 	case !ok || failed.sending || !c.back.faulty:
 		return false
@@ -159,12 +160,14 @@ func (c *conn) respond(u *upstream, size int) (v verdict, keep bool) {
 	}
 	c.down = relay{from: &u.in, to: &c.out, body: &c.body, chunked: chunked}
 	err := c.down.run()
+	c.back.stop()
+	c.setUpstream(nil) // from here on it may be another request's
 	if c.streams() {
-		c.back.stop()
 		c.stuck = c.back.err != nil
 	}
 	if err != nil {
 		closeQuietly(u.tcp)
+		c.spoil(kind)
 		return verdictDone, false
 	}
 	if !persistent || c.stuck || u.in.len() > 0 || c.back.gone.Load() || c.srv.closing.Load() {
@@ -177,6 +180,16 @@ func (c *conn) respond(u *upstream, size int) (v verdict, keep bool) {
 		c.linger()
 	}
 	return verdictDone, c.reusable() && !c.closing
+}
+
+// spoil makes the end of a connection an unclean one when a cut response could be taken for whole otherwise.
+func (c *conn) spoil(kind bodyKind) {
+	if c.req.minor == 1 || kind != bodyChunked && kind != bodyClose {
+		return
+	}
+	if tcp, ok := c.tcp.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // a connection it fails on is broken already
+	}
 }
 
 // beginResponse collects the response's head and reports whether its body goes in chunks.

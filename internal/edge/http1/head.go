@@ -202,6 +202,7 @@ func readFraming(fields []field) (framing, error) {
 			f.chunked = true
 		case kindConnection:
 			f.addConnection(fields[i].value)
+		default:
 		}
 		if err != nil {
 			return f, err

@@ -156,7 +156,11 @@ func (r *request) checkFields() error {
 				return malformed(fmt.Sprintf("the expectation %q is not known", f.value))
 			}
 			r.expect = r.minor == 1
-		case kindContentLength, kindTransferEncoding, kindConnection, kindUpgrade, kindHop, kindForwarded, kindForwardedFor, kindOther:
+		case kindUpgrade:
+			if len(f.value) >= 3 && equalFold(f.value[:3], "h2c") { // a tunnel whose requests the edge would not see
+				r.upgrade = false
+			}
+		default:
 		}
 	}
 	switch {
@@ -274,8 +278,10 @@ func (r *request) appendForwarded(b []byte, fw forward) []byte {
 			b = append(b, "X-Forwarded-Proto: http\r\n"...)
 		}
 	}
-	if !fw.trusted || !r.has("x-forwarded-host") {
-		b = appendField(b, []byte("X-Forwarded-Host"), r.host)
+	if len(r.host) > 0 && (!fw.trusted || !r.has("x-forwarded-host")) {
+		b = append(b, "X-Forwarded-Host: "...)
+		b = append(b, r.host...)
+		b = append(b, '\r', '\n')
 	}
 	if fw.strip > 0 {
 		b = appendField(b, []byte("X-Forwarded-Prefix"), r.path[:fw.strip])

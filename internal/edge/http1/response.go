@@ -18,16 +18,8 @@ func (r *response) parse(head []byte) error {
 	if err != nil {
 		return err
 	}
-	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[8] != ' ' || line[7] < '0' || line[7] > '1' {
-		return malformed("the response does not begin with an HTTP/1 status line")
-	}
-	status, ok := parseDecimal(line[9:12])
-	if !ok || status < 100 || len(line) > 12 && line[12] != ' ' {
-		return malformed("the response has no status code")
-	}
-	r.status, r.minor, r.reason = int(status), line[7]-'0', nil
-	if len(line) > 13 {
-		r.reason = line[13:]
+	if err := r.parseLine(line); err != nil {
+		return err
 	}
 	if r.fields, err = parseFields(r.fields[:0], rest, false); err != nil {
 		return err
@@ -40,6 +32,21 @@ func (r *response) parse(head []byte) error {
 	}
 	if r.chunked && r.length >= 0 { // Transfer-Encoding rules, and the connection is not to be trusted further
 		r.length, r.close = -1, true
+	}
+	return nil
+}
+
+func (r *response) parseLine(line []byte) error {
+	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[8] != ' ' || line[7] < '0' || line[7] > '1' {
+		return malformed("the response does not begin with an HTTP/1 status line")
+	}
+	status, ok := parseDecimal(line[9:12])
+	if !ok || status < 100 || len(line) > 12 && line[12] != ' ' {
+		return malformed("the response has no status code")
+	}
+	r.status, r.minor, r.reason = int(status), line[7]-'0', nil
+	if len(line) > 13 {
+		r.reason = line[13:]
 	}
 	return nil
 }

@@ -13,6 +13,7 @@
 //     is a trusted proxy;
 //   - a backend's request is counted in flight from before it is chosen until its last byte, or its WebSocket, has ended.
 //
+// A client that closes its side of the connection counts as gone, once its request has taken a moment.
 // It never changes a body, never decompresses, and never caches.
 package http1
 

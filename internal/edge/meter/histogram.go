@@ -11,12 +11,12 @@ import (
 const (
 	stepBits    = 3
 	steps       = 1 << stepBits
-	firstOctave = 6                    // 2^6 µs: everything shorter falls into the first bucket
-	octaves     = 21                   // up to 2^27 µs, 134 seconds
-	bucketCount = octaves*steps + 2    // one below and one above
-	overflow    = bucketCount - 1      //
-	minimum     = 1 << firstOctave     // µs
-	maximum     = minimum << (octaves) // µs
+	firstOctave = 6                  // 2^6 µs: everything shorter falls into the first bucket
+	octaves     = 21                 // up to 2^27 µs, 134 seconds
+	bucketCount = octaves*steps + 2  // one below and one above
+	overflow    = bucketCount - 1    //
+	minimum     = 1 << firstOctave   // µs
+	maximum     = minimum << octaves // µs
 )
 
 // counts are how many durations fell into each bucket.

@@ -109,8 +109,8 @@ func (r ring) Next(_ []*Backend, key uint64) int {
 
 func pointHash(instance string, n uint32) uint64 {
 	h := fnv.New64a()
-	h.Write([]byte(instance))                         //nolint:errcheck // a hash never fails
-	h.Write(binary.LittleEndian.AppendUint32(nil, n)) //nolint:errcheck // a hash never fails
+	h.Write([]byte(instance))
+	h.Write(binary.LittleEndian.AppendUint32(nil, n))
 	return mix(h.Sum64())
 }
 

@@ -2,6 +2,7 @@ package route
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -61,12 +62,7 @@ func (t *Tried) Add(b *Backend) bool {
 func (t *Tried) Reset() { *t = Tried{} }
 
 func (t *Tried) has(b *Backend) bool {
-	for _, other := range t.backends[:t.n] {
-		if other == b {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(t.backends[:t.n], b)
 }
 
 // Pick chooses a backend and counts a request in flight on it, which the caller ends with Done. It returns nil

@@ -136,7 +136,7 @@ func (t *Table) Reset(apps []App, revision uint64) {
 		}
 	}
 	t.apply(changes)
-	t.revision = max(t.revision, revision)
+	t.revision = revision // even back: a restored store counts on from where it was
 	t.mu.Unlock()
 	t.config.Drained()
 }

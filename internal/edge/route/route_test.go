@@ -1,0 +1,433 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func endpoints(names ...string) []Endpoint {
+	var list []Endpoint
+	for _, name := range names {
+		list = append(list, Endpoint{Instance: name, Addr: netip.MustParseAddrPort("127.0.0.1:80")})
+	}
+	return list
+}
+
+func app(name string, hosts, paths []string) App {
+	return App{Name: name, HTTP: true, Hosts: hosts, Paths: paths, Backends: endpoints(name + "-1")}
+}
+
+func TestMatch(t *testing.T) {
+	t.Parallel()
+	table := NewTable(Config{})
+	table.Update([]Change{}, 0)
+	for _, a := range []App{
+		app("shop", []string{"shop.example", "*.shop.example."}, nil),
+		app("api", []string{"SHOP.example"}, []string{"/api/", "/v1"}),
+		app("eu", []string{"*.eu.shop.example"}, []string{"/only"}),
+		app("blog", nil, nil),
+		app("docs", nil, []string{"/docs"}),
+		{Name: "db", Hosts: []string{"db.example"}},
+	} {
+		table.Apply(a, 1)
+	}
+	for _, test := range []struct{ host, path, app, strip string }{
+		{"shop.example", "/", "shop", ""},
+		{"shop.example", "/api", "api", ""},
+		{"shop.example", "/api/x", "api", ""},
+		{"shop.example", "/apix", "shop", ""},
+		{"shop.example", "/v1/", "api", ""},
+		{"a.shop.example", "/api", "shop", ""},
+		{"a.b.shop.example", "/", "shop", ""},
+		{"x.eu.shop.example", "/only", "eu", ""},
+		{"x.eu.shop.example", "/other", "shop", ""},
+		{"eu.shop.example", "/only", "shop", ""},
+		{"shop.localhost", "/x", "shop", ""},
+		{"api.localhost", "/v1/x", "api", ""},
+		{"api.localhost", "/blog/", "", ""},
+		{"blog.localhost", "/docs/docs", "blog", ""},
+		{"a.blog.localhost", "/", "", ""},
+		{"elsewhere", "/blog/x", "blog", "/blog"},
+		{"elsewhere", "/blog", "blog", "redirect"},
+		{"elsewhere", "/blogx", "", ""},
+		{"elsewhere", "/docs/docs/x", "docs", "/docs"},
+		{"elsewhere", "/docs/x", "", ""},
+		{"elsewhere", "/shop/", "", ""},
+		{"elsewhere", "/", "", ""},
+		{"db.example", "/", "", ""},
+		{"db.localhost", "/", "", ""},
+		{"", "/blog/", "blog", "/blog"},
+		{"", "", "", ""},
+	} {
+		m := table.Match([]byte(test.host), []byte(test.path))
+		got, strip := "", test.path[:m.Strip]
+		if m.Pool != nil {
+			got = m.Pool.App
+		}
+		if m.Redirect {
+			strip = "redirect"
+		}
+		if got != test.app || strip != test.strip {
+			t.Errorf("%s%s goes to %q without %q, want %q without %q", test.host, test.path, got, strip, test.app, test.strip)
+		}
+	}
+}
+
+func TestOnlyAppAnswersEverywhere(t *testing.T) {
+	t.Parallel()
+	table := NewTable(Config{})
+	table.Apply(app("web", nil, nil), 1)
+	table.Apply(App{Name: "queue"}, 2)
+	if m := table.Match([]byte("x"), []byte("/any")); m.Pool == nil || m.Claimed {
+		t.Errorf("the only HTTP app does not answer: %+v", m)
+	}
+	table.Apply(app("second", nil, nil), 3)
+	if m := table.Match([]byte("x"), []byte("/any")); m.Pool != nil {
+		t.Errorf("one of two apps answers everything: %+v", m)
+	}
+	table.Remove("second", 4)
+	if m := table.Match([]byte("x"), []byte("/any")); m.Pool == nil {
+		t.Error("the app that is alone again does not answer")
+	}
+}
+
+func TestFirstNameKeepsAContestedRoute(t *testing.T) {
+	t.Parallel()
+	for _, order := range [][]string{{"a", "b"}, {"b", "a"}} {
+		table := NewTable(Config{})
+		for _, name := range order {
+			table.Apply(app(name, []string{"x"}, nil), 1)
+		}
+		if m := table.Match([]byte("x"), []byte("/")); m.Pool.App != "a" {
+			t.Errorf("applied in order %v the route is %s's", order, m.Pool.App)
+		}
+	}
+}
+
+// pool returns the pool of an app with these backends.
+func pool(table *Table, balance Balance, names ...string) *Pool {
+	table.Apply(App{Name: "web", HTTP: true, Balance: balance, Backends: endpoints(names...)}, 1)
+	return table.Match(nil, []byte("/")).Pool
+}
+
+func TestBalancersSpread(t *testing.T) {
+	t.Parallel()
+	for _, balance := range []Balance{RoundRobin, LeastRequest, Random, RingHash, "unknown"} {
+		p := pool(NewTable(Config{}), balance, "a", "b", "c", "d")
+		seen := map[string]int{}
+		for key := range uint64(4000) {
+			b := p.Pick(key, 0, &Tried{})
+			seen[b.Instance]++
+			b.Done()
+		}
+		for _, name := range []string{"a", "b", "c", "d"} {
+			if n := seen[name]; n < 600 || n > 1400 {
+				t.Errorf("%s gave %s %d of 4000 requests", balance, name, n)
+			}
+		}
+	}
+}
+
+func TestLeastRequestAvoidsTheBusy(t *testing.T) {
+	t.Parallel()
+	p := pool(NewTable(Config{}), LeastRequest, "a", "b")
+	first := p.Pick(0, 0, &Tried{})
+	for range 50 {
+		b := p.Pick(0, 0, &Tried{})
+		if b == first {
+			t.Fatal("picked the busier of two")
+		}
+		b.Done()
+	}
+}
+
+func TestRingHashMovesOnlyWhatItMust(t *testing.T) {
+	t.Parallel()
+	table := NewTable(Config{})
+	p := pool(table, RingHash, "a", "b", "c", "d")
+	at := func() []string {
+		var list []string
+		for key := range uint64(1000) {
+			b := p.Pick(key, 0, &Tried{})
+			list = append(list, b.Instance)
+			b.Done()
+		}
+		return list
+	}
+	before := at()
+	pool(table, RingHash, "a", "b", "d")
+	for key, instance := range at() {
+		if before[key] != "c" && before[key] != instance {
+			t.Fatalf("key %d moved from %s to %s although only c went", key, before[key], instance)
+		}
+	}
+}
+
+func TestPickSkipsTriedAndDead(t *testing.T) {
+	t.Parallel()
+	p := pool(NewTable(Config{}), RoundRobin, "a", "b", "c")
+	var tried Tried
+	first := p.Pick(0, 0, &tried)
+	tried.Add(first)
+	second := p.Pick(0, 0, &tried)
+	second.MarkDead(100)
+	third := p.Pick(0, 50, &tried)
+	if first == second || third == first || third == second {
+		t.Fatalf("picked %s, %s, %s", first.Instance, second.Instance, third.Instance)
+	}
+	tried.Add(third)
+	if b := p.Pick(0, 50, &tried); b != nil {
+		t.Errorf("picked %s, which was tried or is dead", b.Instance)
+	}
+	if b := p.Pick(0, 101, &tried); b != second {
+		t.Error("a backend stays dead after its time")
+	}
+}
+
+func TestDrainIsExact(t *testing.T) {
+	t.Parallel()
+	var signals atomic.Int64
+	table := NewTable(Config{Drained: func() { signals.Add(1) }})
+	p := pool(table, RoundRobin, "a", "b")
+	var busy *Backend
+	for busy == nil || busy.Instance != "a" {
+		if busy != nil {
+			busy.Done()
+		}
+		busy = p.Pick(0, 0, &Tried{})
+	}
+	pool(table, RoundRobin, "b")
+	table.Update(nil, 7)
+	check := func(want ...string) {
+		t.Helper()
+		if revision, got := table.Drain(); revision != 7 || !slices.Equal(got, want) {
+			t.Errorf("drain is at %d with %v, want 7 with %v", revision, got, want)
+		}
+	}
+	check("a")
+	before := signals.Load()
+	busy.Done()
+	if signals.Load() == before {
+		t.Error("the end of the last request was not signalled")
+	}
+	check()
+}
+
+func TestInstanceThatComesBackIsNotBusy(t *testing.T) {
+	t.Parallel()
+	table := NewTable(Config{})
+	p := pool(table, RoundRobin, "a")
+	b := p.Pick(0, 0, &Tried{})
+	pool(table, RoundRobin)
+	if _, busy := table.Drain(); !slices.Equal(busy, []string{"a"}) {
+		t.Errorf("busy %v", busy)
+	}
+	pool(table, RoundRobin, "a")
+	if again := p.Pick(0, 0, &Tried{}); again != b || b.InFlight() != 2 {
+		t.Error("the backend that came back is another")
+	}
+	if _, busy := table.Drain(); busy != nil {
+		t.Errorf("busy %v although it serves", busy)
+	}
+}
+
+// TestNoPickAfterPublishedRemoval is the proof that what Drain returns is exact: pickers race with removals, and no
+// request may be on an instance once Drain said that it is removed and not busy.
+func TestNoPickAfterPublishedRemoval(t *testing.T) {
+	t.Parallel()
+	table := NewTable(Config{})
+	p := pool(table, RoundRobin, "i0")
+	var stopped sync.Map // instances that may be stopped now
+	var picks atomic.Int64
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				b := p.Pick(0, 0, &Tried{})
+				if b == nil {
+					t.Error("no backend although there always is one")
+					return
+				}
+				if _, ok := stopped.Load(b.Instance); ok {
+					t.Errorf("picked %s, which is stopped", b.Instance)
+				}
+				picks.Add(1)
+				b.Done()
+			}
+		})
+	}
+	for i := range 200 {
+		old := fmt.Sprintf("i%d", i)
+		revision := uint64(i + 2)
+		table.Apply(App{Name: "web", HTTP: true, Backends: endpoints(fmt.Sprintf("i%d", i+1))}, revision)
+		for {
+			at, busy := table.Drain()
+			if at >= revision && !slices.Contains(busy, old) {
+				break
+			}
+		}
+		stopped.Store(old, true)
+	}
+	close(done)
+	wg.Wait()
+	t.Logf("%d picks", picks.Load())
+}
+
+func TestHold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := NewTable(Config{MaxHeld: 2})
+		p := pool(table, RoundRobin)
+		begun := time.Now()
+		now := func() int64 { return int64(time.Since(begun)) }
+		left := make(chan struct{})
+		hold := func(left <-chan struct{}) <-chan error {
+			result := make(chan error, 1)
+			go func() {
+				_, err := p.Hold(Waiter{Tried: &Tried{}, Left: left, Now: now}, 5*time.Second)
+				result <- err
+			}()
+			synctest.Wait()
+			return result
+		}
+		first, second, third := hold(nil), hold(left), hold(nil)
+		if err := <-third; !errors.Is(err, ErrFull) {
+			t.Errorf("the third of two: %v", err)
+		}
+		close(left)
+		if err := <-second; !errors.Is(err, ErrLeft) {
+			t.Errorf("the one whose client left: %v", err)
+		}
+		if err := <-first; !errors.Is(err, ErrTimeout) || time.Since(begun) != 5*time.Second {
+			t.Errorf("the patient one: %v after %v", err, time.Since(begun))
+		}
+		fourth := hold(nil)
+		pool(table, RoundRobin, "a")
+		if err := <-fourth; err != nil || p.Held() != 0 {
+			t.Errorf("when a backend came: %v, %d held", err, p.Held())
+		}
+		pool(table, RoundRobin)
+		fifth := hold(nil)
+		table.Remove("web", 9)
+		if err := <-fifth; !errors.Is(err, ErrGone) {
+			t.Errorf("when the app went: %v", err)
+		}
+	})
+}
+
+func TestHoldTriesDeadBackendAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(NewTable(Config{}), RoundRobin, "a")
+		begun := time.Now()
+		b := p.Pick(0, 0, &Tried{})
+		b.MarkDead(int64(time.Second))
+		tried := &Tried{}
+		tried.Add(b)
+		b.Done()
+		got, err := p.Hold(Waiter{Tried: tried, Now: func() int64 { return int64(time.Since(begun)) }}, 5*time.Second)
+		if err != nil || got != b || time.Since(begun) < time.Second {
+			t.Errorf("got %v, %v after %v", got, err, time.Since(begun))
+		}
+	})
+}
+
+// conn counts its closings.
+type conn struct{ closed atomic.Int64 }
+
+func (c *conn) Close() error { c.closed.Add(1); return nil }
+
+func TestIdleConnectionsOfARemovedBackendAreClosed(t *testing.T) {
+	t.Parallel()
+	table := NewTable(Config{})
+	p := pool(table, RoundRobin, "a")
+	b := p.Pick(0, 0, &Tried{})
+	var idle, late, old, young conn
+	b.PutIdle(&idle, 0)
+	pool(table, RoundRobin)
+	b.PutIdle(&late, 0)
+	b.Done()
+	if idle.closed.Load() != 1 || late.closed.Load() != 1 || b.TakeIdle() != nil {
+		t.Errorf("closed %d and %d times", idle.closed.Load(), late.closed.Load())
+	}
+	pool(table, RoundRobin, "b")
+	b = p.Pick(0, 0, &Tried{})
+	b.PutIdle(&old, 0)
+	b.PutIdle(&young, 50)
+	table.Sweep(100, 60)
+	if old.closed.Load() != 1 || young.closed.Load() != 0 || b.TakeIdle() != Conn(&young) {
+		t.Errorf("sweeping closed the old one %d and the young one %d times", old.closed.Load(), young.closed.Load())
+	}
+}
+
+func TestManyAppsAreTakenInAtOnce(t *testing.T) {
+	t.Parallel()
+	table := NewTable(Config{})
+	apps := make([]App, 5_000)
+	for i := range apps {
+		apps[i] = app(fmt.Sprintf("app-%d", i), []string{fmt.Sprintf("h%d.example", i)}, nil)
+	}
+	table.Reset(apps, 5)
+	if m := table.Match([]byte("h4999.example"), []byte("/")); m.Pool == nil {
+		t.Error("the last app does not answer")
+	}
+	table.Reset(apps[:1], 6)
+	if m := table.Match([]byte("h4999.example"), []byte("/")); m.Pool != nil {
+		t.Error("an app the new state does not have answers")
+	}
+	if revision, busy := table.Drain(); revision != 6 || busy != nil || len(table.Pools()) != 1 {
+		t.Errorf("at %d with %v and %d pools", revision, busy, len(table.Pools()))
+	}
+}
+
+func benchTable() *Table {
+	table := NewTable(Config{})
+	for i := range 1000 {
+		table.Apply(App{
+			Name: fmt.Sprintf("app-%d", i), HTTP: true, Hosts: []string{fmt.Sprintf("h%d.example", i), fmt.Sprintf("*.w%d.example", i)},
+			Paths: []string{"/", "/api"}, Backends: endpoints("a", "b", "c"), Balance: []Balance{RoundRobin, LeastRequest, Random, RingHash}[i%4],
+		}, uint64(i))
+	}
+	return table
+}
+
+func TestMatchAndPickDoNotAllocate(t *testing.T) {
+	table := benchTable()
+	for _, host := range []string{"h4.example", "h5.example", "h6.example", "h7.example", "a.b.w8.example", "app-9.localhost"} {
+		n := testing.AllocsPerRun(1000, func() {
+			var tried Tried
+			m := table.Match([]byte(host), []byte("/api/users"))
+			m.Pool.Pick(math.MaxUint64, 0, &tried).Done()
+		})
+		if n != 0 {
+			t.Errorf("%s: %v allocations", host, n)
+		}
+	}
+}
+
+func BenchmarkMatchAndPick(b *testing.B) {
+	table := benchTable()
+	host, path := []byte("h500.example"), []byte("/api/users/7")
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			var tried Tried
+			m := table.Match(host, path)
+			m.Pool.Pick(0, 0, &tried).Done()
+		}
+	})
+}
