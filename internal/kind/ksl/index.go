@@ -2,7 +2,8 @@ package ksl
 
 // IndexValues appends to dst, for each field of Indexed in order, its value in a record as a string: strings
 // without their quotes and escapes, numbers and booleans as they stand in the JSON, "" when the field is
-// absent or null. value should have passed Validate; of anything else, what cannot be read counts as absent.
+// absent or null. Fields the type does not have are passed over: a newer schema may have them. What cannot be
+// read counts as absent.
 func (t *Type) IndexValues(value []byte, dst []string) []string {
 	if len(t.indexed) == 0 {
 		return dst
@@ -21,10 +22,14 @@ func (t *Type) IndexValues(value []byte, dst []string) []string {
 		if done, f := s.closes('}', first); done || f != nil {
 			return dst
 		}
-		i, f := s.fieldKey(t, guess)
+		raw, escaped, f := s.key()
 		if f != nil {
 			return dst
 		}
+		if escaped {
+			raw = unescape(raw)
+		}
+		i := t.position(raw, guess)
 		guess = i + 1
 		at := t.indexOf(i)
 		if at < 0 {
@@ -45,6 +50,9 @@ func (t *Type) IndexValues(value []byte, dst []string) []string {
 
 // indexOf returns the place of the field at position i among the indexed ones, or -1.
 func (t *Type) indexOf(i int) int {
+	if i < 0 {
+		return -1
+	}
 	for at, f := range t.indexed {
 		if f == t.Fields[i] {
 			return at

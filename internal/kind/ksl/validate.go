@@ -114,8 +114,19 @@ func (s *scanner) object(t *Type) *fault {
 	return nil
 }
 
-// fieldKey reads a key and its colon and returns the position of the field it names. guess is the position
-// to look at first: writers keep to the order of the schema.
+// position returns where in Fields the field called name is, or -1. guess is where to look first: writers
+// keep to the order of the schema.
+func (t *Type) position(name []byte, guess int) int {
+	if guess < len(t.Fields) && t.Fields[guess].Name == string(name) {
+		return guess
+	}
+	if i, ok := t.byName[string(name)]; ok {
+		return i
+	}
+	return -1
+}
+
+// fieldKey reads a key and its colon and returns the position of the field it names.
 func (s *scanner) fieldKey(t *Type, guess int) (int, *fault) {
 	raw, escaped, f := s.key()
 	if f != nil {
@@ -124,10 +135,7 @@ func (s *scanner) fieldKey(t *Type, guess int) (int, *fault) {
 	if escaped {
 		raw = unescape(raw)
 	}
-	if guess < len(t.Fields) && t.Fields[guess].Name == string(raw) {
-		return guess, nil
-	}
-	if i, ok := t.byName[string(raw)]; ok {
+	if i := t.position(raw, guess); i >= 0 {
 		return i, nil
 	}
 	name := string(raw)

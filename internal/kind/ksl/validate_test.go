@@ -220,6 +220,7 @@ type T { @indexed s: String?, part: Part?, @unique n: I64?, @indexed b: Bool?, l
 		{`{}`, []string{"", "", "", ""}},
 		{`{"s":"a","n":-5,"b":true,"at":"2026-11-20T11:00:00Z"}`, []string{"a", "-5", "true", "2026-11-20T11:00:00Z"}},
 		{` { "at" : "x" , "o" : {"s":"no","n":[{}]} , "n" : 7 , "part" : {"z":"}"}, "s" : "\u00e9\"" } `, []string{`é"`, "7", "", "x"}},
+		{`{"newer":{"s":"no"},"s":"a","\u006e":1}`, []string{"a", "1", "", ""}},
 		{`{"s":null,"n":1}`, []string{"", "1", "", ""}},
 		{`{"s":"a","n":`, []string{"a", "", "", ""}},
 		{`no record`, []string{"", "", "", ""}},
