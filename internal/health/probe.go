@@ -1,0 +1,190 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"vortex"
+)
+
+// Result is what one probe found.
+type Result struct {
+	Healthy bool
+	Detail  string        // for people: "GET http://10.88.0.5:8080/health: 503 Service Unavailable"
+	Took    time.Duration // from the start of the probe to its answer
+}
+
+// Exec runs a command inside the instance and returns its exit code and the beginning of what it wrote.
+type Exec func(ctx context.Context, command []string) (code int, output string, err error)
+
+// Probe asks one instance once. It is safe for concurrent use and keeps no connection.
+type Probe struct {
+	timeout time.Duration
+	ask     func(ctx context.Context) (healthy bool, detail string)
+}
+
+const (
+	maxBody    = 4 << 10  // read of an answer, so that the instance can finish it
+	maxHeaders = 64 << 10 // accepted of an answer
+	maxOutput  = 160      // bytes of a command's output in a detail
+)
+
+// NewProbe returns the probe that check describes of the instance at address, an IP address. Every default must be filled in, as
+// App.Probe does. An error is Invalid: the check names a protocol that this version cannot probe, or lacks what its protocol needs.
+func NewProbe(check vortex.HealthCheck, address string, exec Exec) (*Probe, error) {
+	p := &Probe{timeout: ScheduleOf(check).Timeout}
+	switch check.Protocol {
+	case vortex.ProbeProtocolHTTP, vortex.ProbeProtocolTCP:
+		if address == "" || check.Port == nil || *check.Port == 0 {
+			return nil, vortex.Errorf(vortex.Invalid, "a %s health check needs an address and a port; set healthCheck.port", check.Protocol)
+		}
+		target := net.JoinHostPort(address, strconv.Itoa(int(*check.Port)))
+		p.ask = p.connect(target)
+		if check.Protocol == vortex.ProbeProtocolHTTP {
+			p.ask = p.http(check, target)
+		}
+	case vortex.ProbeProtocolEXEC:
+		if len(check.Command) == 0 || exec == nil {
+			return nil, vortex.Errorf(vortex.Invalid, "an EXEC health check needs a command; set healthCheck.command")
+		}
+		p.ask = p.exec(check.Command, exec)
+	default:
+		return nil, vortex.Errorf(vortex.Invalid, "healthCheck.protocol %q is not available in this version; use HTTP, TCP or EXEC", check.Protocol)
+	}
+	return p, nil
+}
+
+// Run probes once. It returns within the check's timeout.
+func (p *Probe) Run(ctx context.Context) Result {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	began := time.Now()
+	healthy, detail := p.ask(ctx)
+	return Result{Healthy: healthy, Detail: detail, Took: time.Since(began)}
+}
+
+// connect is healthy when the target accepts a connection.
+func (p *Probe) connect(target string) func(context.Context) (bool, string) {
+	what := "connect to " + target
+	return func(ctx context.Context) (bool, string) {
+		var dialer net.Dialer
+		conn, err := dialer.DialContext(ctx, "tcp", target)
+		if err != nil {
+			return false, what + ": " + p.explain(err)
+		}
+		_ = conn.Close()
+		return true, what + ": accepted"
+	}
+}
+
+// http is healthy when the target answers with an expected status code. Redirects are answers like any other.
+func (p *Probe) http(check vortex.HealthCheck, target string) func(context.Context) (bool, string) {
+	url := "http://" + target + check.Path
+	what := check.Method + " " + url
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeaders, DisableCompression: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return func(ctx context.Context) (bool, string) {
+		req, err := http.NewRequestWithContext(ctx, check.Method, url, strings.NewReader(check.Body))
+		if err != nil {
+			return false, what + ": " + err.Error()
+		}
+		setHeaders(req, check.Headers)
+		resp, err := client.Do(req)
+		if err != nil {
+			return false, what + ": " + p.explain(err)
+		}
+		_, _ = io.CopyN(io.Discard, resp.Body, maxBody)
+		_ = resp.Body.Close()
+		return expected(check.ExpectedStatusCodes, resp.StatusCode), what + ": " + statusText(resp.StatusCode)
+	}
+}
+
+func setHeaders(req *http.Request, headers []vortex.Header) {
+	req.Header.Set("User-Agent", "vortex-health")
+	for _, h := range headers {
+		if strings.EqualFold(h.Name, "Host") {
+			req.Host = h.Value
+			continue
+		}
+		req.Header.Add(h.Name, h.Value)
+	}
+}
+
+// expected reports whether code is one of codes, or 200 to 399 when there are none.
+func expected(codes []uint16, code int) bool {
+	if len(codes) == 0 {
+		return code >= http.StatusOK && code < http.StatusBadRequest
+	}
+	return slices.Contains(codes, uint16(code))
+}
+
+// statusText is a status line's number and standard text. The text that came is not used: it may be anything.
+func statusText(code int) string {
+	return strings.TrimSpace(strconv.Itoa(code) + " " + http.StatusText(code))
+}
+
+// exec is healthy when the command exits with 0.
+func (p *Probe) exec(command []string, exec Exec) func(context.Context) (bool, string) {
+	what := strings.Join(command, " ")
+	return func(ctx context.Context) (bool, string) {
+		code, output, err := exec(ctx, command)
+		if err != nil {
+			return false, what + ": " + p.explain(err)
+		}
+		detail := fmt.Sprintf("%s: exit code %d", what, code)
+		if line := lastLine(output); code != 0 && line != "" {
+			detail += ": " + line
+		}
+		return code == 0, detail
+	}
+}
+
+// lastLine is the last line of output that says something, made fit for a detail.
+func lastLine(output string) string {
+	output = strings.TrimSpace(output)
+	line := output[strings.LastIndexByte(output, '\n')+1:]
+	line = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(line, "?"))
+	if len(line) > maxOutput {
+		line = strings.ToValidUTF8(line[:maxOutput], "") + "…"
+	}
+	return line
+}
+
+// explain says in a few words why a probe got no answer.
+func (p *Probe) explain(err error) string {
+	if netErr, ok := errors.AsType[net.Error](err); errors.Is(err, context.DeadlineExceeded) || ok && netErr.Timeout() {
+		return "no answer within " + p.timeout.String()
+	}
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		return call.Error()
+	}
+	if errors.Is(err, io.EOF) {
+		return "closed the connection without an answer"
+	}
+	if e, ok := errors.AsType[*vortex.Error](err); ok {
+		return e.Msg
+	}
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err.Error()
+		}
+		err = inner
+	}
+}
