@@ -143,7 +143,12 @@ func withTerminal(attr *syscall.SysProcAttr) *syscall.SysProcAttr {
 	return attr
 }
 
+// resize gives the terminal its size whenever the user's changed.
 func resize(ctx context.Context, master *os.File, sizes <-chan runtime.WindowSize) {
+	conn, err := master.SyscallConn() // not Fd, which races with Close
+	if err != nil {
+		return
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -152,7 +157,9 @@ func resize(ctx context.Context, master *os.File, sizes <-chan runtime.WindowSiz
 			if !ok {
 				return
 			}
-			_ = pty.Setsize(master, &pty.Winsize{Rows: s.Rows, Cols: s.Cols})
+			_ = conn.Control(func(fd uintptr) {
+				_ = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Cols})
+			})
 		}
 	}
 }
