@@ -1,0 +1,80 @@
+package node
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+
+	"vortex"
+	"vortex/internal/api/kindrpc"
+	"vortex/internal/settings"
+)
+
+// Config says what runs on this machine and where it listens. Only Data is required.
+type Config struct {
+	// Data is the directory everything is kept in; one process at a time may use it.
+	Data string
+	// Name is the node's name, unique in a cluster; default the host name.
+	Name string
+	// API, Kind and Edge are the addresses to listen on; "" listens nowhere. A port of 0 picks a free one.
+	API, Kind, Edge string
+	// EtcdClient and EtcdPeer are the embedded engine's addresses; "" keeps it on a private socket.
+	EtcdClient, EtcdPeer string
+	// Store is "" for the embedded engine, or etcd://host:port,host:port.
+	Store string
+	// Anonymous is what Kind clients without a token may do.
+	Anonymous kindrpc.Anonymous
+	// Token is the API's bearer token; "" keeps the one in Data, or makes one.
+	Token string
+	// Runtime is the driver of apps that name none; "" or "auto" chooses the best this machine has.
+	Runtime string
+	// NoAgent and NoEdge leave these parts out.
+	NoAgent, NoEdge bool
+	// Settings are the limits of vortex.yaml.
+	Settings settings.Settings
+	// Labels are the node's, for constraints.
+	Labels map[string]string
+	// DockerHost is the Docker Engine's address; "" is Docker's own default.
+	DockerHost string
+	// Remove stops and removes all containers when the node stops.
+	Remove bool
+	// Version and Commit are those of the binary.
+	Version, Commit string
+	// Bridge and Subnet override the container network's name and addresses, for several nodes on one machine.
+	Bridge, Subnet string
+	Log            *slog.Logger
+	// Out is where Up tells the user what is reachable where.
+	Out io.Writer
+	// Ready, when set, is called once everything serves.
+	Ready func(Addresses)
+}
+
+// Addresses are where a running node really listens; "" where it does not.
+type Addresses struct {
+	API, Kind, Edge string
+	Token           string
+}
+
+// Validate returns everything that is wrong with the configuration.
+func (c Config) Validate() error {
+	var problems []error
+	if c.Data == "" || !filepath.IsAbs(c.Data) {
+		problems = append(problems, vortex.Errorf(vortex.Invalid, "the data directory must be an absolute path, got %q", c.Data))
+	}
+	for name, addr := range map[string]string{"API": c.API, "Kind": c.Kind, "edge": c.Edge} {
+		if addr == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			problems = append(problems, vortex.Errorf(vortex.Invalid, "the %s address must be host:port, got %q", name, addr))
+		}
+	}
+	switch c.Anonymous {
+	case "", kindrpc.AnonymousOff, kindrpc.AnonymousLimited, kindrpc.AnonymousFull:
+	default:
+		problems = append(problems, vortex.Errorf(vortex.Invalid, "anonymous access must be full, limited or off, got %q", c.Anonymous))
+	}
+	return errors.Join(problems...)
+}

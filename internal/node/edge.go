@@ -1,0 +1,85 @@
+package node
+
+import (
+	"context"
+	"iter"
+
+	"vortex"
+	"vortex/internal/edge"
+	"vortex/internal/kind"
+)
+
+// routers gives the edge its routers from the store.
+type routers struct{ store *kind.Store }
+
+// WatchRouters implements edge.Routers.
+func (r routers) WatchRouters(ctx context.Context) iter.Seq2[edge.RouterUpdate, error] {
+	return func(yield func(edge.RouterUpdate, error) bool) {
+		watch := r.store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Routers.Prefix + ":"}})
+		defer watch.Close()
+		all := r.all()
+		if !yield(all, nil) {
+			return
+		}
+		for {
+			batches, err := watch.Next(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil {
+				yield(edge.RouterUpdate{}, err)
+				return
+			}
+			for _, b := range batches {
+				if uint64(b.Revision) <= all.Revision {
+					continue // it is part of all already
+				}
+				if !yield(routerUpdate(b), nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// all is every router at one revision.
+func (r routers) all() edge.RouterUpdate {
+	update := edge.RouterUpdate{Reset: true}
+	r.store.View(func(v kind.View) {
+		update.Revision = uint64(v.Revision())
+		for _, e := range kind.List(v, vortex.Routers) {
+			update.Changes = append(update.Changes, edge.RouterChange{App: e.ID, Router: e.Value})
+		}
+	})
+	return update
+}
+
+// routerUpdate translates what one transaction changed.
+func routerUpdate(b kind.Batch) edge.RouterUpdate {
+	update := edge.RouterUpdate{Revision: uint64(b.Revision)}
+	for _, ev := range b.Events {
+		change := edge.RouterChange{App: vortex.Routers.ID(ev.Key)}
+		if !ev.Deleted {
+			if e, err := kind.Decode(vortex.Routers, ev.Record); err == nil {
+				change.Router = e.Value
+			}
+		}
+		update.Changes = append(update.Changes, change)
+	}
+	return update
+}
+
+// publisher writes what the edge says.
+type publisher struct{ store *kind.Store }
+
+// PutMetrics implements edge.Publisher.
+func (p publisher) PutMetrics(ctx context.Context, m vortex.ClientMetrics) error {
+	_, err := kind.Put(ctx, p.store, vortex.Metrics, &m, m.ClientID, m.Edge)
+	return err
+}
+
+// PutEdge implements edge.Publisher.
+func (p publisher) PutEdge(ctx context.Context, r vortex.EdgeRecord) error {
+	_, err := kind.Put(ctx, p.store, vortex.Edges, &r, r.ID)
+	return err
+}

@@ -1,0 +1,44 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+
+	"golang.org/x/sync/errgroup"
+
+	"vortex/internal/autoscale"
+	"vortex/internal/deploy"
+	"vortex/internal/endpoints"
+	"vortex/internal/event"
+	"vortex/internal/kind"
+	"vortex/internal/nodes"
+	"vortex/internal/placement"
+	"vortex/internal/settings"
+)
+
+// control is the control plane: the loops that run under the lead.
+type control struct {
+	store    *kind.Store
+	settings settings.Settings
+	beats    *nodes.Heartbeats
+	events   *event.Recorder
+	log      *slog.Logger
+}
+
+// lead runs every loop of the leader until its lead ends; w carries its epoch.
+func (c *control) lead(ctx context.Context, w kind.Writer) error {
+	component := func(name string) *slog.Logger { return c.log.With("component", name) }
+	loops := []interface{ Run(ctx context.Context) error }{
+		&autoscale.Autoscaler{Writer: w, Settings: c.settings, Events: c.events, Log: component("autoscaler")},
+		&deploy.Deployer{Writer: w, Settings: c.settings, Events: c.events, Log: component("rollout")},
+		&placement.Placer{Writer: w, Events: c.events, Log: component("scheduler")},
+		&endpoints.Endpoints{Writer: w, Log: component("endpoints")},
+		&nodes.Monitor{Writer: w, Heartbeats: c.beats, Events: c.events, Log: component("nodes")},
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, l := range loops {
+		group.Go(func() error { return l.Run(ctx) })
+	}
+	group.Go(func() error { return c.store.Sweep(ctx) })
+	return group.Wait()
+}

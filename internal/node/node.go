@@ -1,0 +1,285 @@
+// Package node puts a Vortex process together: it opens the store, starts the loops, the agent, the edge and
+// the API in the order in which they stand on each other, and stops them in the opposite order.
+//
+// It is the only package that imports adapters. It decides nothing: what it knows is who needs whom.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"vortex"
+	"vortex/internal/agent"
+	"vortex/internal/api"
+	"vortex/internal/api/kindrpc"
+	"vortex/internal/edge"
+	"vortex/internal/edge/limit"
+	"vortex/internal/election"
+	"vortex/internal/event"
+	"vortex/internal/image"
+	"vortex/internal/kind"
+	"vortex/internal/nodes"
+	kindpb "vortex/proto/kind"
+)
+
+// Node is one Vortex process. Use New.
+type Node struct {
+	cfg   Config
+	log   *slog.Logger
+	parts *stack
+
+	store    *kind.Store
+	events   *event.Recorder
+	beats    *nodes.Heartbeats
+	registry *prometheus.Registry
+	images   *image.Store
+	drivers  *drivers
+	agent    *agent.Agent
+	edge     *edge.Edge
+	addrs    Addresses
+	token    string
+}
+
+const (
+	beatEvery   = time.Second
+	settleTime  = 10 * time.Second // for the API's last answers
+	headerLimit = 10 * time.Second
+)
+
+// New returns a node that does nothing before Run. The error lists everything that is wrong with cfg.
+func New(cfg Config) (*Node, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Out == nil {
+		cfg.Out = io.Discard
+	}
+	if cfg.Name == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("find the host's name: %w", err)
+		}
+		cfg.Name = name
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Node{cfg: cfg, log: cfg.Log, parts: newStack(cfg.Log), beats: &nodes.Heartbeats{}, registry: prometheus.NewRegistry()}, nil
+}
+
+// Run starts everything, calls cfg.Ready, and returns when ctx ended, nil, or a part failed. Containers
+// go on unless cfg.Remove is set.
+func (n *Node) Run(ctx context.Context) error {
+	defer n.parts.stop()
+	for _, step := range []func(context.Context) error{
+		n.takeData, n.openStore, n.startKind, n.startControl, n.startAgent, n.startEdge, n.startAPI,
+	} {
+		if err := step(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // stopped while starting
+			}
+			return err
+		}
+	}
+	n.log.Info("Node ready", "node", n.cfg.Name)
+	if n.cfg.Ready != nil {
+		n.cfg.Ready(n.addrs)
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.parts.failed:
+		return err
+	}
+}
+
+// takeData locks the data directory and finds the token.
+func (n *Node) takeData(context.Context) error {
+	file, err := lock(n.cfg.Data)
+	if err != nil {
+		return err
+	}
+	n.parts.closer("data directory", file.Close)
+	n.token = n.cfg.Token
+	if n.token == "" {
+		n.token, err = keptToken(filepath.Join(n.cfg.Data, "token"))
+	}
+	n.addrs.Token = n.token
+	return err
+}
+
+func (n *Node) openStore(ctx context.Context) error {
+	store, eng, err := openStore(ctx, n.cfg, n.log)
+	if err != nil {
+		return err
+	}
+	n.store = store
+	n.parts.closer("engine", eng.Close)
+	n.parts.start("store", store.Run)
+	n.events = &event.Recorder{Store: store, Log: n.component("events")}
+	n.parts.start("events", n.events.Run)
+	return nil
+}
+
+func (n *Node) component(name string) *slog.Logger { return n.log.With("component", name) }
+
+// listen opens a TCP listener; the error names the flag to change.
+func listen(ctx context.Context, what, flag, addr string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, vortex.Errorf(vortex.Precondition, "%s cannot listen on %s; is it taken? choose another with %s: %w", what, addr, flag, err)
+	}
+	return l, nil
+}
+
+// startKind serves the store's wire contract.
+func (n *Node) startKind(ctx context.Context) error {
+	if n.cfg.Kind == "" {
+		return nil
+	}
+	l, err := listen(ctx, "Kind", "--kind", n.cfg.Kind)
+	if err != nil {
+		return err
+	}
+	n.addrs.Kind = l.Addr().String()
+	if n.cfg.Anonymous == kindrpc.AnonymousFull {
+		n.log.Warn("Anyone who reaches Kind's port may change everything: --kind-anonymous is full", "address", n.addrs.Kind)
+	}
+	srv := grpc.NewServer(kindrpc.Options()...)
+	kindpb.RegisterKindServiceServer(srv, &kindrpc.Service{
+		Store: n.store, Token: n.token, Anonymous: n.cfg.Anonymous, Version: n.cfg.Version, Log: n.component("kind-rpc"),
+	})
+	n.parts.start("Kind", func(ctx context.Context) error {
+		stop := context.AfterFunc(ctx, srv.Stop)
+		defer stop()
+		return srv.Serve(l)
+	})
+	return nil
+}
+
+// startControl competes for the lead, under which the control plane's loops run.
+func (n *Node) startControl(context.Context) error {
+	c := &control{store: n.store, settings: n.cfg.Settings, beats: n.beats, events: n.events, log: n.log}
+	e := &election.Election{Store: n.store, ID: n.cfg.Name, Address: n.cfg.API, Log: n.component("election")}
+	n.parts.start("control plane", func(ctx context.Context) error { return e.Run(ctx, c.lead) })
+	return nil
+}
+
+// startAgent opens images and runtimes and runs this machine's instances.
+func (n *Node) startAgent(ctx context.Context) error {
+	if n.cfg.NoAgent {
+		return nil
+	}
+	var err error
+	n.images, err = image.Open(image.Config{
+		Dir: filepath.Join(n.cfg.Data, "images"), DockerHost: n.cfg.DockerHost, Log: n.component("images"),
+	})
+	if err != nil {
+		return err
+	}
+	n.parts.closer("images", n.images.Close)
+	if n.drivers, err = openDrivers(ctx, n.cfg, n.images, n.parts); err != nil {
+		return err
+	}
+	n.agent, err = agent.New(agent.Config{
+		Node: machine(n.cfg), Store: n.store, Drivers: n.drivers.byName, Default: n.drivers.def,
+		Images: puller{n.images}, VolumesDir: filepath.Join(n.cfg.Data, "volumes"),
+		Events: n.events, Log: n.component("agent"), StopOnExit: n.cfg.Remove,
+	})
+	if err != nil {
+		return err
+	}
+	n.parts.start("agent", n.agent.Run)
+	n.parts.start("heartbeat", n.beat)
+	return nil
+}
+
+// beat tells this process's own monitor that the agent lives, which it does as long as the process does.
+func (n *Node) beat(ctx context.Context) error {
+	ticker := time.NewTicker(beatEvery)
+	defer ticker.Stop()
+	for {
+		n.beats.Beat(n.cfg.Name)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func (n *Node) startEdge(ctx context.Context) error {
+	if n.cfg.NoEdge || n.cfg.Edge == "" {
+		return nil
+	}
+	l, err := listen(ctx, "The edge", "--edge", n.cfg.Edge)
+	if err != nil {
+		return err
+	}
+	n.addrs.Edge = l.Addr().String()
+	n.edge = edge.New(edge.Config{
+		ID: n.cfg.Name, Node: n.cfg.Name, Address: n.addrs.Edge, Listeners: []net.Listener{l},
+		Limit:   limit.Config{Limit: n.cfg.Settings.RateLimit, Window: n.cfg.Settings.RateWindow},
+		Metrics: n.metrics(), Log: n.component("edge"),
+	}, routers{n.store}, publisher{n.store})
+	n.registry.MustRegister(n.edge.Collector())
+	n.parts.start("edge", n.edge.Run)
+	n.parts.start("rate limit", n.followRateLimit)
+	return nil
+}
+
+// startAPI serves the REST API.
+func (n *Node) startAPI(ctx context.Context) error {
+	if n.cfg.API == "" {
+		return nil
+	}
+	l, err := listen(ctx, "The API", "--api", n.cfg.API)
+	if err != nil {
+		return err
+	}
+	n.addrs.API = l.Addr().String()
+	n.registry.MustRegister(newCollector(n.store))
+	srv := &http.Server{Handler: n.handler().Handler(), ReadHeaderTimeout: headerLimit, ErrorLog: slog.NewLogLogger(n.component("api").Handler(), slog.LevelDebug)}
+	n.parts.start("API", func(ctx context.Context) error {
+		stop := context.AfterFunc(ctx, func() { shutdown(srv) })
+		defer stop()
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	return nil
+}
+
+// shutdown lets requests end for a while; streams are cut.
+func shutdown(srv *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+	defer cancel()
+	if srv.Shutdown(ctx) != nil {
+		_ = srv.Close()
+	}
+}
+
+// handler gives the API everything this node has.
+func (n *Node) handler() *api.Server {
+	s := &api.Server{
+		Store: n.store, Token: n.token, Version: n.cfg.Version, Log: n.component("api"),
+		Metrics: n.metrics(), Ready: n.ready, Defaults: n.cfg.Settings, ReservedPorts: n.reservedPorts(),
+	}
+	if n.agent != nil {
+		s.Instances = n.agent
+		s.Images, s.Builder = images{n.images}, images{n.images}
+	}
+	return s
+}
