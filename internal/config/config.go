@@ -1,0 +1,183 @@
+// Package config says how a server runs: defaults, then vortex.yaml, then the environment, then flags, each winning
+// over the one before. What is changed at run time through the API wins over all of them and is not seen here.
+//
+// One table of settings serves all the sources, so each setting has a key in the file, a variable and, most of them, a
+// flag. It guarantees that every problem of every source is reported at once, those of the file with their line, and
+// that a Config from Load passed Validate. It reads files, but no environment: the caller passes that in.
+//
+//	cfg, err := config.Load(config.Sources{File: "vortex.yaml", Environ: os.Environ(), Flags: map[string]string{"data": "/srv/vortex"}})
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"vortex"
+	"vortex/internal/kind/ksl"
+	"vortex/internal/settings"
+)
+
+// Config is everything that can be set of `vortex up` and `vortex server`.
+type Config struct {
+	// Data is the directory everything is kept in, absolute. Default: /var/lib/vortex as root, else $XDG_DATA_HOME/vortex.
+	Data string
+	// Name is the node's name, unique in a cluster; "" is the host name.
+	Name string
+	// Labels are the node's, for constraints.
+	Labels map[string]string
+	// API, Kind and Edge are host:port to listen on; "" listens nowhere. A port of 0 picks a free one.
+	API, Kind, Edge string
+	// EtcdClient and EtcdPeer are where the embedded engine listens; "" keeps it on a private socket.
+	EtcdClient, EtcdPeer string
+	// Store is "" for the embedded engine, or etcd://host:port,host:port.
+	Store string
+	// KindAnonymous is what clients of the store without a token may do: full, limited or off.
+	KindAnonymous string
+	// Token is the API's bearer token; "" keeps the one in Data, or makes one.
+	Token string
+	// Runtime is the driver of apps that name none: auto, oci, docker, process or sim.
+	Runtime string
+	// DockerHost is the Docker Engine's address; "" is Docker's own default.
+	DockerHost string
+	// NoEdge and NoAgent leave these parts out.
+	NoEdge, NoAgent bool
+	// Rm stops and removes all containers when the process stops.
+	Rm bool
+	// Join is the host of a cluster to join; this version refuses it.
+	Join string
+	// LogFormat is text or json, LogLevel debug, info, warn or error.
+	LogFormat, LogLevel string
+
+	// Settings are the limits the loops work with, from the sections cluster, settings and ratelimiter.
+	Settings settings.Settings
+	// StartingPort is the first host port given to instances that need one.
+	StartingPort uint16
+
+	// File is the vortex.yaml that was read; "" when there was none.
+	File string
+	// Warnings are things that are probably not meant, for people.
+	Warnings []string
+}
+
+// Default returns the configuration without any source. Data is left to Load.
+func Default() Config {
+	return Config{
+		API: "127.0.0.1:7070", Kind: "127.0.0.1:50051", Edge: ":8000",
+		EtcdClient: "127.0.0.1:2379", EtcdPeer: "127.0.0.1:2380",
+		KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
+		Settings: settings.Default(), StartingPort: 3000,
+	}
+}
+
+// Level returns LogLevel as slog has it.
+func (c Config) Level() slog.Level {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return slog.LevelInfo
+	}
+	return level
+}
+
+// Validate returns everything that is wrong, joined; each is of kind Invalid.
+func (c Config) Validate() error {
+	problems := c.addressProblems()
+	add := func(format string, args ...any) {
+		problems = append(problems, vortex.Errorf(vortex.Invalid, format, args...))
+	}
+	if c.Data == "" || !filepath.IsAbs(c.Data) {
+		add("node.data: expected an absolute directory, got %q", c.Data)
+	}
+	if c.Join != "" {
+		add("--join: this version runs one server; joining a cluster is not in it yet\nrun `vortex up` or `vortex server` without --join")
+	}
+	if c.Store != "" && !strings.HasPrefix(c.Store, "etcd://") {
+		add("store.url: expected etcd://host:port,host:port, or nothing for the embedded store, got %q", c.Store)
+	}
+	for _, choice := range []struct {
+		key, value string
+		known      []string
+	}{
+		{"kind.anonymous", c.KindAnonymous, []string{"full", "limited", "off"}},
+		{"agent.runtime", c.Runtime, []string{"auto", "oci", "docker", "process", "sim"}},
+		{"log.format", c.LogFormat, []string{"text", "json"}},
+		{"log.level", c.LogLevel, []string{"debug", "info", "warn", "error"}},
+	} {
+		if !slices.Contains(choice.known, choice.value) {
+			add("%s: expected %s, got %q%s", choice.key, strings.Join(choice.known, ", "), choice.value, didYouMean(choice.value, choice.known))
+		}
+	}
+	return errors.Join(append(problems, c.limitProblems()...)...)
+}
+
+func (c Config) addressProblems() (problems []error) {
+	for _, addr := range []struct{ key, value string }{
+		{"api.listen", c.API},
+		{"kind.listen", c.Kind},
+		{"edge.listen", c.Edge},
+		{"store.client_listen", c.EtcdClient},
+		{"store.peer_listen", c.EtcdPeer},
+	} {
+		if addr.value == "" {
+			continue
+		}
+		if err := checkAddress(addr.value); err != nil {
+			problems = append(problems, vortex.Errorf(vortex.Invalid, "%s: expected host:port such as 127.0.0.1:7070, got %q", addr.key, addr.value))
+		}
+	}
+	return problems
+}
+
+func checkAddress(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if _, err := parseUint(port, 16); err != nil {
+		return fmt.Errorf("port of %s: %w", addr, err)
+	}
+	return nil
+}
+
+func (c Config) limitProblems() (problems []error) {
+	add := func(format string, args ...any) {
+		problems = append(problems, vortex.Errorf(vortex.Invalid, format, args...))
+	}
+	s := c.Settings
+	if s.MaxReplicas == 0 {
+		add("cluster.max_replicas: expected a number from 1, got 0")
+	}
+	if s.MinReplicas > s.MaxReplicas {
+		add("cluster.min_replicas (%d) is more than cluster.max_replicas (%d)", s.MinReplicas, s.MaxReplicas)
+	}
+	if c.StartingPort == 0 {
+		add("cluster.starting_port: expected a port from 1 to 65535, got 0")
+	}
+	for _, d := range []struct {
+		key   string
+		value time.Duration
+	}{{"settings.scale_up_grace_period", s.UpGrace}, {"settings.scale_down_cooldown", s.DownCooldown}} {
+		if d.value < 0 {
+			add("%s: expected a duration such as 5s, got %s", d.key, d.value)
+		}
+	}
+	if s.RateLimit == 0 {
+		add("ratelimiter.ratelimit: expected a number from 1, got 0: it would refuse every request")
+	}
+	if s.RateWindow <= 0 {
+		add("ratelimiter.ratewindow: expected a duration such as 15s, got %s", s.RateWindow)
+	}
+	return problems
+}
+
+func didYouMean(word string, known []string) string {
+	if near := ksl.Nearest(word, known); near != "" && word != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return ""
+}
