@@ -70,9 +70,10 @@ type Driver struct {
 	cfg    Config
 	engine *client.Client
 
-	mu      sync.Mutex
-	yielded map[string]bool          // engine ids whose exit Watch has yielded
-	loading map[string]chan struct{} // per image reference: one load at a time
+	mu        sync.Mutex
+	yielded   map[string]bool          // engine ids whose exit Watch has yielded
+	oomKilled map[string]bool          // engine ids: what lateOOM found
+	loading   map[string]chan struct{} // per image reference: one load at a time
 }
 
 var (
@@ -88,7 +89,10 @@ func New(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, vortex.Errorf(vortex.Invalid, "Docker host %q: expected unix:///path or tcp://host:port: %w", cfg.Host, err)
 	}
-	return &Driver{cfg: cfg, engine: engine, yielded: map[string]bool{}, loading: map[string]chan struct{}{}}, nil
+	return &Driver{
+		cfg: cfg, engine: engine,
+		yielded: map[string]bool{}, oomKilled: map[string]bool{}, loading: map[string]chan struct{}{},
+	}, nil
 }
 
 // Name returns "docker".

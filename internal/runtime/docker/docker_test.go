@@ -159,12 +159,16 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer engine.Close()
+	lacks := map[runtimetest.Feature]string{}
+	if d := open(t, Config{}); d.Available(t.Context()) == nil && !d.takesConsoleSize() {
+		lacks[runtimetest.TTY] = "this engine's API before 1.42 sets a terminal's first size only after the command started"
+	}
 	node := func(dir string) string { return fmt.Sprintf("suite-%d-%x", os.Getpid(), dir) }
 	runtimetest.Run(t, runtimetest.Harness{
 		Open: func(t *testing.T, dir string) runtime.Driver {
 			return open(t, Config{Node: node(dir), LogMaxBytes: 1 << 20})
 		},
-		Image: testImage, Probe: "/probe",
+		Image: testImage, Probe: "/probe", Lacks: lacks,
 		Leaks: func(t *testing.T) []string {
 			left, err := engine.ContainerList(context.Background(), client.ContainerListOptions{
 				All: true, Filters: client.Filters{}.Add("label", "vortex.client_id=suite"),
@@ -241,7 +245,9 @@ func TestImagesAreBroughtOnce(t *testing.T) {
 	})
 	var wg sync.WaitGroup
 	for k := range 4 {
-		wg.Go(func() { start(t, d, runtime.InstanceSpec{ID: fmt.Sprintf("img-%d-%d", os.Getpid(), k), Image: testImage}) })
+		wg.Go(func() {
+			start(t, d, runtime.InstanceSpec{ID: fmt.Sprintf("img-%d-%d", os.Getpid(), k), Image: testImage})
+		})
 	}
 	wg.Wait()
 	if images.exports != 1 {
@@ -284,6 +290,25 @@ func TestStartRefusals(t *testing.T) {
 	}
 	if list, err := d.List(t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("refused starts left %+v, %v", list, err)
+	}
+}
+
+// A terminal gets its size on engines of any age.
+func TestTerminalSize(t *testing.T) {
+	needEngine(t)
+	d := open(t, Config{})
+	id := fmt.Sprintf("tty-%d", os.Getpid())
+	start(t, d, runtime.InstanceSpec{ID: id, Image: testImage})
+	resize := make(chan runtime.WindowSize, 1)
+	resize <- runtime.WindowSize{Rows: 31, Cols: 97}
+	var out bytes.Buffer
+	mode := "resize" // prints the size when it changes
+	if d.takesConsoleSize() {
+		mode = ""
+	}
+	code, err := d.Exec(t.Context(), id, runtime.ExecSpec{Command: []string{"/probe", "tty", mode}, TTY: true, Stdout: &out, Resize: resize})
+	if err != nil || code != 0 || !strings.Contains(out.String(), "tty 31 97\r\n") {
+		t.Errorf("code %d, %v, printed %q; want the size 31 97", code, err, out.String())
 	}
 }
 

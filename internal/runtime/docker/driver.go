@@ -131,6 +131,7 @@ func (d *Driver) Remove(ctx context.Context, id string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.yielded, c.ID)
+	delete(d.oomKilled, c.ID)
 	return nil
 }
 
@@ -217,5 +218,9 @@ func (d *Driver) inspect(ctx context.Context, engineID string) (runtime.Status, 
 	if r.Container.State == nil || r.Container.Config == nil {
 		return runtime.Status{}, fmt.Errorf("inspect container %s: the engine left its state out", engineID)
 	}
-	return statusOf(r.Container), nil
+	s := statusOf(r.Container)
+	if s.State == runtime.Exited && !s.OOMKilled && d.lateOOM(ctx, r.Container, s) {
+		s.OOMKilled, s.Reason = true, reasonOOM
+	}
+	return s, nil
 }

@@ -49,6 +49,7 @@ var refusals = []struct {
 }{
 	{"port is already allocated", vortex.Exists, "choose another host port"},
 	{"address already in use", vortex.Exists, "choose another host port"},
+	{"invalid reference format", vortex.Invalid, "expected an image like registry/name:tag"},
 	{"no such file or directory", vortex.Invalid, "check command and image"},
 	{"executable file not found", vortex.Invalid, "check command and image"},
 	{"permission denied", vortex.Invalid, "check that the command is executable"},
@@ -65,7 +66,7 @@ func (d *Driver) startError(spec runtime.InstanceSpec, err error) error {
 	if !d.unreachable(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		for _, r := range refusals {
 			if strings.Contains(err.Error(), r.says) {
-				return vortex.Errorf(r.kind, "instance %s cannot start: %s: %w", spec.ID, r.hint, err)
+				return vortex.Errorf(r.kind, "instance %s of image %s cannot start: %s: %w", spec.ID, spec.Image, r.hint, err)
 			}
 		}
 	}

@@ -29,8 +29,9 @@ func (d *Driver) Exec(ctx context.Context, id string, spec runtime.ExecSpec) (in
 	if len(spec.Command) == 0 {
 		return -1, vortex.Errorf(vortex.Invalid, "no command to run in instance %s", id)
 	}
+	first, size := d.firstSize(&spec)
 	created, err := d.engine.ExecCreate(ctx, c.ID, client.ExecCreateOptions{
-		User: spec.User, TTY: spec.TTY, Env: spec.Env, Cmd: spec.Command,
+		User: spec.User, TTY: spec.TTY, Env: spec.Env, Cmd: spec.Command, ConsoleSize: size,
 		AttachStdin: spec.Stdin != nil, AttachStdout: true, AttachStderr: true,
 	})
 	if errdefs.IsConflict(err) {
@@ -39,11 +40,14 @@ func (d *Driver) Exec(ctx context.Context, id string, spec runtime.ExecSpec) (in
 	if err != nil {
 		return -1, d.fail("prepare command in instance "+id, err)
 	}
-	attached, err := d.engine.ExecAttach(ctx, created.ID, client.ExecAttachOptions{TTY: spec.TTY})
+	attached, err := d.engine.ExecAttach(ctx, created.ID, client.ExecAttachOptions{TTY: spec.TTY, ConsoleSize: size})
 	if err != nil {
 		return -1, d.fail("run command in instance "+id, err)
 	}
 	defer attached.Close()
+	if first != nil {
+		d.resize(ctx, created.ID, *first)
+	}
 	err = d.converse(ctx, created.ID, &attached.HijackedResponse, spec)
 	if ctx.Err() != nil {
 		d.killExec(ctx, created.ID, c.ID)
@@ -79,10 +83,43 @@ func (d *Driver) converse(ctx context.Context, execID string, conn *client.Hijac
 				resize = nil
 				continue
 			}
-			// A size that cannot be set any more is of a command that has just ended.
-			_, _ = d.engine.ExecResize(ctx, execID, client.ExecResizeOptions{Height: uint(size.Rows), Width: uint(size.Cols)})
+			d.resize(ctx, execID, size)
 		}
 	}
+}
+
+// firstSize takes the terminal's size if it is known already. An engine from API 1.42 on is told before the command
+// starts; an older one must be told right after.
+func (d *Driver) firstSize(spec *runtime.ExecSpec) (after *runtime.WindowSize, before client.ConsoleSize) {
+	if !spec.TTY {
+		spec.Resize = nil
+		return nil, before
+	}
+	select {
+	case size, ok := <-spec.Resize:
+		switch {
+		case !ok:
+			spec.Resize = nil
+			return nil, before
+		case d.takesConsoleSize():
+			return nil, client.ConsoleSize{Height: uint(size.Rows), Width: uint(size.Cols)}
+		default:
+			return &size, before
+		}
+	default:
+		return nil, before
+	}
+}
+
+// takesConsoleSize reports whether the engine's API is 1.42 or later.
+func (d *Driver) takesConsoleSize() bool {
+	minor, err := strconv.Atoi(strings.TrimPrefix(d.engine.ClientVersion(), "1."))
+	return err == nil && minor >= 42
+}
+
+// resize sets a terminal's size. One that cannot be set any more is of a command that has just ended.
+func (d *Driver) resize(ctx context.Context, execID string, size runtime.WindowSize) {
+	_, _ = d.engine.ExecResize(ctx, execID, client.ExecResizeOptions{Height: uint(size.Rows), Width: uint(size.Cols)})
 }
 
 func copyOutput(r io.Reader, spec runtime.ExecSpec) error {

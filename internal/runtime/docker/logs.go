@@ -30,7 +30,7 @@ func (d *Driver) Logs(ctx context.Context, id string, opts runtime.LogOptions) (
 		options.Tail = strconv.Itoa(opts.Tail)
 	}
 	if !opts.Since.IsZero() {
-		options.Since = fmt.Sprintf("%d.%09d", opts.Since.Unix(), opts.Since.Nanosecond())
+		options.Since = unixTime(opts.Since)
 	}
 	return func(yield func(runtime.LogEntry, error) bool) {
 		body, err := d.engine.ContainerLogs(ctx, c.ID, options)
@@ -39,7 +39,9 @@ func (d *Driver) Logs(ctx context.Context, id string, opts runtime.LogOptions) (
 			return
 		}
 		defer body.Close()
-		emit := func(stream runtime.Stream) io.Writer { return &entryWriter{stream: stream, since: opts.Since, yield: yield} }
+		emit := func(stream runtime.Stream) io.Writer {
+			return &entryWriter{stream: stream, since: opts.Since, yield: yield}
+		}
 		_, err = stdcopy.StdCopy(emit(runtime.Stdout), emit(runtime.Stderr), body)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, errEnough) {
 			yield(runtime.LogEntry{}, d.fail("read logs of instance "+id, err))

@@ -27,6 +27,9 @@ func statusOf(c container.InspectResponse) runtime.Status {
 		s.StartedAt, s.PID, s.Address = parseTime(c.State.StartedAt), c.State.Pid, addressOf(c)
 	default:
 		s.StartedAt, s.FinishedAt = parseTime(c.State.StartedAt), parseTime(c.State.FinishedAt)
+		if !s.FinishedAt.IsZero() && s.FinishedAt.Before(s.StartedAt) {
+			s.StartedAt = s.FinishedAt // the engine notes the start of a short life after its end
+		}
 		s.ExitCode, s.OOMKilled = c.State.ExitCode, c.State.OOMKilled
 		s.Reason = exitReason(c.State)
 	}
@@ -49,11 +52,15 @@ func running(s *container.State) bool {
 	return s != nil && (s.Running || s.Paused || s.Restarting) && !s.Dead
 }
 
+const (
+	sigkill   = 137 // the exit code of a process that SIGKILL ended
+	reasonOOM = "out of memory: killed at its memory limit"
+)
+
 func exitReason(s *container.State) string {
-	const sigkill = 137
 	switch {
 	case s.OOMKilled:
-		return "out of memory: killed at its memory limit"
+		return reasonOOM
 	case s.Error != "":
 		return s.Error
 	case s.ExitCode == sigkill:
