@@ -327,6 +327,27 @@ func TestBuildDockerfileWithoutBuilder(t *testing.T) {
 	}
 }
 
+// TestBuildBuildah builds with buildah where no Docker Engine answers.
+func TestBuildBuildah(t *testing.T) {
+	if _, err := exec.LookPath("buildah"); err != nil {
+		t.Skip("buildah is not installed")
+	}
+	s := openStore(t, func(c *Config) { c.DockerHost = "unix:///nonexistent/docker.sock" })
+	dir := dockerContext(t, "FROM scratch\nCOPY server /server\nENTRYPOINT [\"/server\"]\n")
+	img, err := s.BuildPath(t.Context(), dir, "buildah-built:1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img.Name != "buildah-built:1" || img.Config.Entrypoint[0] != "/server" {
+		t.Errorf("built %+v", img)
+	}
+	_, err = s.BuildDockerfile(t.Context(), dockerContext(t, "FROM scratch\nCOPY nothing /x\n"), "", "bad:1", nil)
+	wantKind(t, err, vortex.Invalid)
+	if err == nil || !strings.Contains(err.Error(), "nothing") {
+		t.Errorf("error = %v", err)
+	}
+}
+
 func TestBuildRepo(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
 		t.Skip("no git")

@@ -47,22 +47,28 @@ func (u *unpacker) file(dir *os.File, base string, header *tar.Header, content i
 	return f.Close()
 }
 
+// copySparse writes content to an empty file, chunk by chunk. Chunks of zeros are left out, which makes holes.
 func (u *unpacker) copySparse(f *os.File, content io.Reader) error {
-	var offset int64
+	var offset, end int64 // end is where the file ends as it was written
 	for {
 		n, err := io.ReadFull(content, u.buffer)
-		if chunk := u.buffer[:n]; n > 0 && (n < 4096 || !bytes.Equal(chunk, zeros[:n])) {
-			if _, err := f.WriteAt(chunk, offset); err != nil {
+		if n > 0 && (n < 4096 || !bytes.Equal(u.buffer[:n], zeros[:n])) {
+			if _, err := f.WriteAt(u.buffer[:n], offset); err != nil {
 				return err
 			}
+			end = offset + int64(n)
 		}
 		offset += int64(n)
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) && n < len(u.buffer) && tarEnded(content) {
-			return f.Truncate(offset)
+		if err == nil {
+			continue
 		}
-		if err != nil {
+		if !errors.Is(err, io.EOF) && !(n > 0 && tarEnded(content)) {
 			return err
 		}
+		if end < offset {
+			return f.Truncate(offset)
+		}
+		return nil
 	}
 }
 

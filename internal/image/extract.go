@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"vortex"
 )
 
@@ -22,8 +24,8 @@ func (s *Store) Extract(ctx context.Context, ref, dir string) (ImageConfig, erro
 		return ImageConfig{}, err
 	}
 	defer s.pinImage(img)()
-	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return ImageConfig{}, vortex.Errorf(vortex.Exists, "directory %s is not empty: name one that does not exist", dir)
+	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return ImageConfig{}, vortex.Errorf(vortex.Exists, "%s exists and is no empty directory: name one that does not exist", dir)
 	}
 	err = s.flatten(ctx, img, dir)
 	if damaged(err) {

@@ -43,9 +43,12 @@ type Config struct {
 	Platform     string            // "os/arch[/variant]" to pick from multi-platform images; "" is this machine's
 	DockerHost   string            // address of the Docker Engine for Dockerfile builds; "" is Docker's own default
 	Limits       Limits            // what a layer may unpack to; zero fields are the defaults
-	Auth         Auth              // credentials for pulls that bring none; zero is Docker's own configuration file
 	Transport    http.RoundTripper // for registries; nil is a transport with sane timeouts
 	Log          *slog.Logger      // nil discards
+
+	// Credentials returns what to log in to a registry ("docker.io", "ghcr.io", "host:5000") with, where a call brings nothing.
+	// The zero Auth, and a nil func, mean Docker's own configuration file.
+	Credentials func(registry string) Auth
 }
 
 // Limits bound what one layer may unpack to, so that a small download cannot fill the disk.

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/v1/random"
+
 	"vortex"
 )
 
@@ -202,9 +204,17 @@ func TestKilled(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
+	host := startRegistry(t)
+	for i := range 3 {
+		img, err := random.Image(1<<20, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish(t, fmt.Sprintf("%s/pulled:%d", host, i), img)
+	}
 	for round := range 8 {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
-		cmd.Env = append(os.Environ(), "IMAGE_TEST_VICTIM="+dir)
+		cmd.Env = append(os.Environ(), "IMAGE_TEST_VICTIM="+dir, "IMAGE_TEST_REGISTRY="+host)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -260,13 +270,16 @@ func victim(t *testing.T, dir string) {
 	}
 	for i := 0; ; i++ {
 		id := fmt.Sprintf("v%d", i)
+		pulled := fmt.Sprintf("%s/pulled:%d", os.Getenv("IMAGE_TEST_REGISTRY"), i%3)
 		for _, step := range []func() error{
+			func() error { _, err := s.Pull(t.Context(), pulled, PullOptions{}); return err },
 			func() error { _, err := s.BuildPath(t.Context(), program, id, nil); return err },
 			func() error { _, err := s.Mount(t.Context(), id, id, filepath.Join(dir, "roots", id)); return err },
 			func() error { return s.Tag(id, id+":copy") },
 			func() error { return s.Remove(id+":copy", false) },
 			func() error { return s.Unmount(t.Context(), id) },
 			func() error { return s.Remove(id, false) },
+			func() error { return s.Remove(pulled, false) },
 		} {
 			if err := step(); err != nil {
 				t.Fatal(err)

@@ -38,7 +38,7 @@ const (
 // PullOptions refine a pull. The zero value suits most.
 type PullOptions struct {
 	Platform string         // "os/arch[/variant]"; "" is the store's
-	Auth     Auth           // zero is the store's
+	Auth     Auth           // zero is what Config.Credentials says
 	Progress func(Progress) // called from one goroutine at a time; nil is nobody
 }
 
@@ -61,8 +61,18 @@ func (s *Store) Ensure(ctx context.Context, name string, policy Policy) (Image, 
 	return describe(r, img), nil
 }
 
+// fixed reports whether a name holds a digest, so that no registry can know anything newer.
+func fixed(name string) bool {
+	ref, err := parseReference(name)
+	if err != nil {
+		return false
+	}
+	_, ok := ref.digest()
+	return ok
+}
+
 func (s *Store) ensure(ctx context.Context, name string, policy Policy) (record, *image, error) {
-	if policy != Always {
+	if policy != Always || fixed(name) {
 		r, img, err := s.warm(ctx, name)
 		if err == nil || policy == Never || !vortex.IsKind(err, vortex.NotFound) {
 			return r, img, err
@@ -177,7 +187,7 @@ func (s *Store) pinImage(img *image) (unpin func()) {
 
 // resolve asks the registry which manifest the reference means on our platform.
 func (p *pull) resolve(ctx context.Context) (v1.Image, record, error) {
-	options := p.s.remoteOptions(ctx, p.auth)
+	options := p.s.remoteOptions(ctx, p.ref, p.auth)
 	desc, err := remote.Get(p.ref.Reference, options...)
 	if err != nil {
 		return nil, record{}, err

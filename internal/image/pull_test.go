@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"io"
 	"log"
 	"net/http"
@@ -107,7 +108,23 @@ func TestPullWithPassword(t *testing.T) {
 	if _, err = s.Pull(t.Context(), host+"/hello:1", PullOptions{Auth: auth}); err != nil {
 		t.Error(err)
 	}
-	with := openStore(t, func(c *Config) { c.Auth = auth })
+	config := t.TempDir()
+	credentials := base64.StdEncoding.EncodeToString([]byte("ann:secret"))
+	os.WriteFile(config+"/config.json", []byte(`{"auths":{"`+host+`":{"auth":"`+credentials+`"}}}`), 0o600)
+	t.Setenv("DOCKER_CONFIG", config)
+	t.Setenv("HOME", config)
+	byDocker := openStore(t)
+	if _, err = byDocker.Pull(t.Context(), host+"/hello:1", PullOptions{}); err != nil {
+		t.Errorf("with Docker's credentials: %v", err)
+	}
+	with := openStore(t, func(c *Config) {
+		c.Credentials = func(registry string) Auth {
+			if registry != host {
+				t.Errorf("asked for credentials of %s", registry)
+			}
+			return auth
+		}
+	})
 	got, err := with.Ensure(t.Context(), host+"/hello:1", IfNotPresent)
 	if err != nil {
 		t.Fatal(err)
@@ -164,6 +181,9 @@ func TestPullPlatform(t *testing.T) {
 	want(s, host+"/multi@"+arm.String(), "arm64")
 	// Whatever name it came by, a digest that is here is found without the registry.
 	if _, err := s.Ensure(t.Context(), "elsewhere.invalid/multi@"+arm.String(), IfNotPresent); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Ensure(t.Context(), "elsewhere.invalid/multi@"+arm.String(), Always); err != nil {
 		t.Error(err)
 	}
 	_, err = s.Pull(t.Context(), host+"/multi@sha256:"+strings.Repeat("0", 64), PullOptions{})

@@ -15,7 +15,7 @@ import (
 // PushOptions refine a push. The zero value suits most.
 type PushOptions struct {
 	Target string // the name to push to; "" is the image's own
-	Auth   Auth   // zero is the store's
+	Auth   Auth   // zero is what Config.Credentials says
 }
 
 // Push sends a local image to the registry that its name, or opts.Target, tells. Layers that are there already are not sent
@@ -41,7 +41,7 @@ func (s *Store) Push(ctx context.Context, name string, opts PushOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := remote.Write(target.Reference, stored, s.remoteOptions(ctx, opts.Auth)...); err != nil {
+	if err := remote.Write(target.Reference, stored, s.remoteOptions(ctx, target, opts.Auth)...); err != nil {
 		return registryError(target, err)
 	}
 	s.log.InfoContext(ctx, "Image pushed", "image", target.String(), "digest", img.digest.String())

@@ -31,9 +31,9 @@ func (a Auth) option() remote.Option {
 }
 
 // remoteOptions are those of every request to a registry. Each request is tried at most three times.
-func (s *Store) remoteOptions(ctx context.Context, auth Auth) []remote.Option {
-	if auth == (Auth{}) {
-		auth = s.cfg.Auth
+func (s *Store) remoteOptions(ctx context.Context, ref reference, auth Auth) []remote.Option {
+	if auth == (Auth{}) && s.cfg.Credentials != nil {
+		auth = s.cfg.Credentials(ref.registry())
 	}
 	return []remote.Option{
 		remote.WithContext(ctx), auth.option(), remote.WithTransport(s.cfg.Transport), remote.WithUserAgent("vortex"),

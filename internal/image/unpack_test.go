@@ -311,6 +311,9 @@ func TestWhiteouts(t *testing.T) {
 		checkWhiteouts(t, dir)
 		_, err := s.Extract(t.Context(), ref, dir)
 		wantKind(t, err, vortex.Exists)
+		_, err = s.Extract(t.Context(), ref, dir+"/keep")
+		wantKind(t, err, vortex.Exists)
+		wantContent(t, dir+"/keep", "1")
 	})
 	t.Run("mounted", func(t *testing.T) {
 		needRoot(t)
