@@ -89,16 +89,13 @@ func (d *drivers) openOCI(ctx context.Context, cfg Config, store *image.Store, p
 	if err := oci.Available(conf); err != nil {
 		return nil, err
 	}
-	netConf := network.Config{Bridge: cfg.Bridge, DataDir: filepath.Join(cfg.Data, "network"), Log: cfg.Log.With("component", "network")}
+	netConf := network.Config{Bridge: cfg.Bridge, Table: cfg.Bridge, DataDir: filepath.Join(cfg.Data, "network"), Log: cfg.Log.With("component", "network")}
 	if cfg.Subnet != "" {
 		subnet, err := netip.ParsePrefix(cfg.Subnet)
 		if err != nil {
 			return nil, vortex.Errorf(vortex.Invalid, "the container subnet must be like 10.88.0.0/16, got %q", cfg.Subnet)
 		}
 		netConf.Subnet = subnet
-	}
-	if cfg.Bridge != "" {
-		netConf.Table = cfg.Bridge
 	}
 	nw, err := network.New(netConf)
 	if err != nil {
@@ -107,7 +104,12 @@ func (d *drivers) openOCI(ctx context.Context, cfg Config, store *image.Store, p
 	if err := nw.Setup(ctx); err != nil {
 		return nil, err
 	}
-	parts.closer("network", nw.Close)
+	parts.closer("network", func() error {
+		if cfg.Remove {
+			return nw.Teardown(context.Background())
+		}
+		return nw.Close()
+	})
 	parts.start("network pool", nw.Run)
 	conf.Network = attacher{nw}
 	driver, err := oci.Open(ctx, conf)

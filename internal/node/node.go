@@ -6,6 +6,8 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -75,7 +77,22 @@ func New(cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if cfg.Bridge == "" {
+		cfg.Bridge = bridgeOf(cfg.Data)
+	}
 	return &Node{cfg: cfg, log: cfg.Log, parts: newStack(cfg.Log), beats: &nodes.Heartbeats{}, registry: prometheus.NewRegistry()}, nil
+}
+
+// defaultData is where a machine's own Vortex keeps its data; it has the bridge that people know.
+const defaultData = "/var/lib/vortex"
+
+// bridgeOf names the container network of a data directory, so that several Vortexes on one machine do not share one.
+func bridgeOf(data string) string {
+	if data == defaultData {
+		return "vortex0"
+	}
+	sum := sha256.Sum256([]byte(data))
+	return "vx-" + hex.EncodeToString(sum[:4])
 }
 
 // Run starts everything, calls cfg.Ready, and returns when ctx ended, nil, or a part failed. Containers
@@ -148,7 +165,7 @@ func (n *Node) startKind(ctx context.Context) error {
 	if n.cfg.Kind == "" {
 		return nil
 	}
-	l, err := listen(ctx, "Kind", "--kind", n.cfg.Kind)
+	l, err := listen(ctx, "Kind", "--kind-listen", n.cfg.Kind)
 	if err != nil {
 		return err
 	}
