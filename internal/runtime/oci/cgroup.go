@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"vortex/internal/runtime"
@@ -46,6 +47,26 @@ func (c cgroups) oomFile(id string) string {
 		return c.path("", id, "memory.events")
 	}
 	return c.path("memory", id, "memory.oom_control")
+}
+
+// mounts show a container its own limits, read-only. Of version 1 only the controllers that language runtimes look at are
+// mounted: each one costs a tenth of the time a container takes to start.
+func (c cgroups) mounts(id string) []specs.Mount {
+	if c.v2 {
+		return []specs.Mount{{
+			Destination: cgroupRoot, Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"},
+		}}
+	}
+	mounts := []specs.Mount{{
+		Destination: cgroupRoot, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "nodev", "mode=755", "size=64k"},
+	}}
+	for _, controller := range []string{"cpu", "memory"} {
+		mounts = append(mounts, specs.Mount{
+			Destination: filepath.Join(cgroupRoot, controller), Type: "bind", Source: c.path(controller, id, ""),
+			Options: []string{"bind", "nosuid", "noexec", "nodev", "ro"},
+		})
+	}
+	return mounts
 }
 
 // swapLimit reports whether the use of swap can be limited.

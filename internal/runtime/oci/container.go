@@ -33,13 +33,12 @@ const (
 
 // container is what a container's configuration is made of.
 type container struct {
-	spec   runtime.InstanceSpec
-	image  ImageConfig
-	net    Attachment
-	dir    string
-	root   string
-	cgroup string
-	swap   bool // swap can be limited
+	spec    runtime.InstanceSpec
+	image   ImageConfig
+	net     Attachment
+	dir     string
+	root    string
+	cgroups cgroups
 }
 
 func (c *container) hostname() string { return cmp.Or(c.spec.Hostname, c.spec.ID) }
@@ -140,7 +139,7 @@ func mergeEnv(envs ...[]string) []string {
 
 // mounts returns the kernel's file systems, the network's files and the spec's directories.
 func (c *container) mounts() ([]specs.Mount, error) {
-	mounts := slices.Clone(kernelMounts)
+	mounts := slices.Concat(kernelMounts, c.cgroups.mounts(c.spec.ID))
 	for _, f := range []struct{ target, source string }{
 		{"/etc/hosts", c.net.Hosts}, {"/etc/resolv.conf", c.net.ResolvConf}, {"/etc/hostname", filepath.Join(c.dir, "hostname")},
 	} {
@@ -167,7 +166,7 @@ func (c *container) mounts() ([]specs.Mount, error) {
 // linux returns the namespaces, limits and protections.
 func (c *container) linux() *specs.Linux {
 	l := &specs.Linux{
-		CgroupsPath: c.cgroup, Resources: c.resources(), Seccomp: seccompProfile(), MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
+		CgroupsPath: filepath.Join(c.cgroups.parent, c.spec.ID), Resources: c.resources(), Seccomp: seccompProfile(), MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
 		RootfsPropagation: "rprivate",
 		Namespaces: []specs.LinuxNamespace{
 			{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
@@ -194,7 +193,7 @@ func (c *container) resources() *specs.LinuxResources {
 	}
 	if n := int64(c.spec.MemoryBytes); n > 0 {
 		r.Memory.Limit = &n
-		if c.swap {
+		if c.cgroups.swapLimit() {
 			r.Memory.Swap = &n // memory and swap together: no swap
 		}
 	}

@@ -176,7 +176,7 @@ func (h *host) Prepare(ctx context.Context, dir string, spec runtime.InstanceSpe
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return bundle.Launch{}, fmt.Errorf("make root directory: %w", err)
 	}
-	c := container{spec: spec, dir: dir, root: root, cgroup: filepath.Join(h.cfg.CgroupParent, spec.ID), swap: h.cgroups.swapLimit()}
+	c := container{spec: spec, dir: dir, root: root, cgroups: h.cgroups}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		c.image, err = h.cfg.Images.Mount(gctx, spec.Image, spec.ID, root)

@@ -19,6 +19,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 
 	_ "github.com/opencontainers/cgroups/devices" // registers the device controller
@@ -34,7 +35,12 @@ import (
 // cannotRun is the exit code when the process could not be started, as in a shell.
 const cannotRun = 126
 
+// memoryLimit makes the collector run after all when a command is executed for long.
+const memoryLimit = 64 << 20
+
 func main() {
+	debug.SetGCPercent(-1) // it lives for milliseconds
+	debug.SetMemoryLimit(memoryLimit)
 	if len(os.Args) > 1 && os.Args[1] == "init" {
 		libcontainer.Init()
 	}
