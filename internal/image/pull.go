@@ -187,7 +187,7 @@ func (s *Store) pinImage(img *image) (unpin func()) {
 
 // resolve asks the registry which manifest the reference means on our platform.
 func (p *pull) resolve(ctx context.Context) (v1.Image, record, error) {
-	options := p.s.remoteOptions(ctx, p.ref, p.auth)
+	options := p.s.remoteOptions(ctx, p.auth)
 	desc, err := remote.Get(p.ref.Reference, options...)
 	if err != nil {
 		return nil, record{}, err

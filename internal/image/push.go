@@ -41,7 +41,7 @@ func (s *Store) Push(ctx context.Context, name string, opts PushOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := remote.Write(target.Reference, stored, s.remoteOptions(ctx, target, opts.Auth)...); err != nil {
+	if err := remote.Write(target.Reference, stored, s.remoteOptions(ctx, opts.Auth)...); err != nil {
 		return registryError(target, err)
 	}
 	s.log.InfoContext(ctx, "Image pushed", "image", target.String(), "digest", img.digest.String())

@@ -53,11 +53,13 @@ func (r reference) digest() (v1.Hash, bool) {
 func (r reference) String() string { return familiar(r.Name()) }
 
 // registry is the registry's name as users know it.
-func (r reference) registry() string {
-	if host := r.Context().RegistryStr(); host != name.DefaultRegistry {
-		return host
+func (r reference) registry() string { return registryName(r.Context().RegistryStr()) }
+
+func registryName(host string) string {
+	if host == name.DefaultRegistry {
+		return "docker.io"
 	}
-	return "docker.io"
+	return host
 }
 
 // familiar shortens a canonical name the way users write it.

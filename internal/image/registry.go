@@ -22,21 +22,29 @@ type Auth struct {
 	Password string // or an access token
 }
 
-// option returns the credentials in the form the registry client takes.
-func (a Auth) option() remote.Option {
-	if a == (Auth{}) {
-		return remote.WithAuthFromKeychain(authn.DefaultKeychain)
+// keychain finds the credentials of each registry by itself, so that none is shown those of another.
+type keychain struct {
+	given       Auth                       // for this call; zero is none
+	credentials func(registry string) Auth // may be nil
+}
+
+// Resolve returns what the call brought, else what the configuration says, else what Docker knows.
+func (k keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
+	auth := k.given
+	if auth == (Auth{}) && k.credentials != nil {
+		auth = k.credentials(registryName(target.RegistryStr()))
 	}
-	return remote.WithAuth(&authn.Basic{Username: a.Username, Password: a.Password})
+	if auth == (Auth{}) {
+		return authn.DefaultKeychain.Resolve(target)
+	}
+	return &authn.Basic{Username: auth.Username, Password: auth.Password}, nil
 }
 
 // remoteOptions are those of every request to a registry. Each request is tried at most three times.
-func (s *Store) remoteOptions(ctx context.Context, ref reference, auth Auth) []remote.Option {
-	if auth == (Auth{}) && s.cfg.Credentials != nil {
-		auth = s.cfg.Credentials(ref.registry())
-	}
+func (s *Store) remoteOptions(ctx context.Context, auth Auth) []remote.Option {
+	login := remote.WithAuthFromKeychain(keychain{given: auth, credentials: s.cfg.Credentials})
 	return []remote.Option{
-		remote.WithContext(ctx), auth.option(), remote.WithTransport(s.cfg.Transport), remote.WithUserAgent("vortex"),
+		remote.WithContext(ctx), login, remote.WithTransport(s.cfg.Transport), remote.WithUserAgent("vortex"),
 		remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 3, Jitter: 0.2, Steps: 3}),
 	}
 }
