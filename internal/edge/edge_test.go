@@ -2,6 +2,7 @@ package edge_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -25,6 +26,25 @@ type store struct {
 	changed  chan struct{}
 	edges    []vortex.EdgeRecord
 	metrics  []vortex.ClientMetrics
+	down     bool // it cannot be watched
+	refusing bool // it cannot be written
+}
+
+var errDown = errors.New("the store is down")
+
+// setDown takes the store down or up, for readers and writers.
+func (s *store) setDown(down bool) {
+	s.setRefusing(down)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = down
+	s.wake()
+}
+
+func (s *store) setRefusing(refusing bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refusing = refusing
 }
 
 func newStore() *store {
@@ -66,8 +86,12 @@ func (s *store) WatchRouters(ctx context.Context) iter.Seq2[edge.RouterUpdate, e
 	return func(yield func(edge.RouterUpdate, error) bool) {
 		for next := 0; ; {
 			s.mu.Lock()
-			pending, changed := slices.Clone(s.updates[next:]), s.changed
+			pending, changed, down := slices.Clone(s.updates[next:]), s.changed, s.down
 			s.mu.Unlock()
+			if down {
+				yield(edge.RouterUpdate{}, errDown)
+				return
+			}
 			for _, u := range pending {
 				if !yield(u, nil) {
 					return
@@ -86,6 +110,9 @@ func (s *store) WatchRouters(ctx context.Context) iter.Seq2[edge.RouterUpdate, e
 func (s *store) PutMetrics(_ context.Context, m vortex.ClientMetrics) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.refusing {
+		return errDown
+	}
 	s.metrics = append(s.metrics, m)
 	s.wake()
 	return nil
@@ -94,6 +121,9 @@ func (s *store) PutMetrics(_ context.Context, m vortex.ClientMetrics) error {
 func (s *store) PutEdge(_ context.Context, r vortex.EdgeRecord) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.refusing {
+		return errDown
+	}
 	s.edges = append(s.edges, r)
 	s.wake()
 	return nil
@@ -188,12 +218,12 @@ func (h *harness) awaitApplied(t *testing.T, revision uint64) {
 	eventually(t, "the router to be applied", func() bool { return h.edge.Status().Revision >= revision })
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited too long for %s", what)
+			tb.Fatalf("waited too long for %s", what)
 		}
 		time.Sleep(time.Millisecond)
 	}

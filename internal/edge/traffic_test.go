@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"go.uber.org/goleak"
 
 	"vortex/internal/edge"
 	"vortex/internal/edge/limit"
@@ -33,7 +34,12 @@ func TestMain(m *testing.M) {
 		serveProcess(addr)
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, "goroutines left behind:", err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 func serveProcess(addr string) {
