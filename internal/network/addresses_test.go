@@ -46,7 +46,7 @@ func TestAddressesProperties(t *testing.T) {
 			if err != nil || held[ip] || !prefix.Contains(ip) || ip == a.gateway() || ip == prefix.Addr() {
 				t.Fatalf("take() = %v, %v with %d held", ip, err, len(held))
 			}
-			for other := uint32(0); other < a.count; other++ {
+			for other := range a.count {
 				o := fromUint(a.first + other)
 				if !held[o] && o != ip && lastGiven[o] < lastGiven[ip] && lastGiven[ip] != 0 && lastGiven[o] == 0 {
 					t.Fatalf("%s given again while %s never was", ip, o)

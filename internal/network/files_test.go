@@ -21,7 +21,7 @@ func TestResolvContent(t *testing.T) {
 	}{
 		{
 			name: "node's own without loopback, IPv6 and junk",
-			node: "# made by hand\nsearch corp.example\nnameserver 127.0.0.53\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver 10.0.0.53\nnameserver\nnameserver what\noptions ndots:2",
+			node: "# made by hand\nsearch corp.example\nnameserver 127.0.0.53\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver 10.0.0.53\nnameserver\noptions\nnameserver what\noptions ndots:2",
 			want: "nameserver 10.0.0.53\nsearch corp.example\noptions ndots:2\n",
 		},
 		{name: "none left", node: "nameserver 127.0.0.1\n", want: "nameserver 9.9.9.9\n"},

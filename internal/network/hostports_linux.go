@@ -144,7 +144,7 @@ func portInode(table string, port uint16) string {
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	suffix := fmt.Sprintf(":%04X", port)
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		fields := strings.Fields(sc.Text())

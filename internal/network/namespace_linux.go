@@ -72,7 +72,7 @@ func enter(path string) error {
 	if err != nil {
 		return fmt.Errorf("open namespace: %w", err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter namespace: %w", err)
 	}
@@ -85,7 +85,7 @@ func connect(w wiring) error {
 	if err != nil {
 		return fmt.Errorf("open own namespace: %w", err)
 	}
-	defer unix.Close(ns)
+	defer func() { _ = unix.Close(ns) }()
 	inside, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
@@ -161,7 +161,7 @@ func isNamespace(path string) bool { return isMounted(path, nsfsMagic) }
 // isMounted reports whether path is on a file system of a type.
 func isMounted(path string, magic int64) bool {
 	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && int64(st.Type) == magic
+	return unix.Statfs(path, &st) == nil && st.Type == magic
 }
 
 // hardwareAddr derives a locally administered address from an IP, so that an address that

@@ -273,6 +273,12 @@ func TestRunRepairs(t *testing.T) {
 		_, err := ask("", fmt.Sprintf("127.0.0.1:%d", port))
 		return err == nil
 	})
+	if own, docker := n.fw.ownRules(c); docker {
+		if err := n.fw.closeDockerUser(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "own rules in DOCKER-USER", func() bool { own, _ = n.fw.ownRules(c); return len(own) == 2 })
+	}
 	br, _ := netlink.LinkByName(cfg.Bridge)
 	if err := netlink.LinkDel(br); err != nil {
 		t.Fatal(err)
@@ -320,11 +326,11 @@ func TestNoDockerUser(t *testing.T) {
 	}
 }
 
-func freePort(t testing.TB) uint16 {
-	t.Helper()
+func freePort(tb testing.TB) uint16 {
+	tb.Helper()
 	ln, err := net.Listen("tcp", ":0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer ln.Close()
 	return uint16(ln.Addr().(*net.TCPAddr).Port)
@@ -337,11 +343,11 @@ func poolLen(n *Network) int {
 }
 
 // links counts the veths on the bridge.
-func links(t testing.TB, n *Network) int {
-	t.Helper()
+func links(tb testing.TB, n *Network) int {
+	tb.Helper()
 	all, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	count := 0
 	for _, l := range all {

@@ -24,8 +24,11 @@ func (f *firewall) mark() string { return f.table + " " + f.bridge }
 
 // ownRules returns those of the rules in Docker's chain that are this firewall's. There is nothing to find when the chain does not exist.
 func (f *firewall) ownRules(c *nftables.Conn) (own []*nftables.Rule, exists bool) {
+	if _, err := c.ListChain(dockerChain.Table, dockerChain.Name); err != nil {
+		return nil, false
+	}
 	rules, err := c.GetRules(dockerChain.Table, dockerChain)
-	if err != nil || len(rules) == 0 { // Docker ends its chain with a rule
+	if err != nil {
 		return nil, false
 	}
 	for _, r := range rules {

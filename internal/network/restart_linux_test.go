@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -52,7 +53,10 @@ func child(spec string) int {
 func TestKilledInTheMiddle(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Log = nil
-	spec, _ := json.Marshal(cfg)
+	spec, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for round := range 3 {
 		acked := runAndKill(t, string(spec), 10+7*round)
 		n := mustNew(t, cfg)
@@ -121,11 +125,7 @@ func runAndKill(t *testing.T, spec string, lines int) map[string]bool {
 		t.Fatalf("child ended by itself: %s", complaints.String())
 	}
 	// The last instance may have been detached without the line having been read.
-	for id := range acked {
-		if acked[id] && strings.HasSuffix(id, fmt.Sprint(len(acked)-2)) {
-			delete(acked, id)
-		}
-	}
+	delete(acked, "i-"+strconv.Itoa(len(acked)-2))
 	return acked
 }
 

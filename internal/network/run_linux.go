@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+
+	"vortex"
 )
 
 const (
@@ -80,8 +82,11 @@ func (n *Network) fill(ctx context.Context) {
 			return
 		}
 		s, err := n.makeSlot()
+		if vortex.IsKind(err, vortex.Exhausted) {
+			return // all addresses are in slots, which is what they are for
+		}
 		if err != nil {
-			n.log.Warn("Network slot not prepared", "err", err)
+			n.log.WarnContext(ctx, "Network slot not prepared", "err", err)
 			return
 		}
 		n.mu.Lock()
@@ -92,7 +97,7 @@ func (n *Network) fill(ctx context.Context) {
 
 func (n *Network) tryResync(ctx context.Context) {
 	if err := n.resync(ctx); err != nil {
-		n.log.Error("Network not repaired, trying again in 30 s", "err", err)
+		n.log.ErrorContext(ctx, "Network not repaired, trying again in 30 s", "err", err)
 	}
 }
 
@@ -122,7 +127,7 @@ func (n *Network) repair(ctx context.Context) error {
 		return err
 	}
 	if !ok {
-		n.log.Warn("Firewall rules were removed, putting them back", "table", n.cfg.Table)
+		n.log.WarnContext(ctx, "Firewall rules missing, putting them back", "table", n.cfg.Table)
 		return n.fw.install()
 	}
 	return nil

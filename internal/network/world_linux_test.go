@@ -26,17 +26,17 @@ const patience = 20 * time.Second
 var testNumber atomic.Uint32
 
 // testConfig returns a config whose bridge, table and subnet no other test has, in this process or another.
-func testConfig(t testing.TB) Config {
-	t.Helper()
+func testConfig(tb testing.TB) Config {
+	tb.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root to make network namespaces")
+		tb.Skip("needs root to make network namespaces")
 	}
 	k := uint32(os.Getpid())*8 + testNumber.Add(1)
 	name := fmt.Sprintf("vxt%d", k%1e6)
 	return Config{
-		Bridge: name, Table: name, DataDir: filepath.Join(t.TempDir(), "network"), PoolSize: -1,
+		Bridge: name, Table: name, DataDir: filepath.Join(tb.TempDir(), "network"), PoolSize: -1,
 		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(160 + k/256%64), byte(k % 256), 0}), 24),
-		Log:    slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+		Log:    slog.New(slog.NewTextHandler(testWriter{tb}, nil)),
 	}
 }
 
@@ -48,46 +48,46 @@ func (w testWriter) Write(b []byte) (int, error) {
 }
 
 // setup makes a network of cfg that is torn down with the test.
-func setup(t testing.TB, cfg Config) *Network {
-	t.Helper()
-	n := mustNew(t, cfg)
-	t.Cleanup(func() {
+func setup(tb testing.TB, cfg Config) *Network {
+	tb.Helper()
+	n := mustNew(tb, cfg)
+	tb.Cleanup(func() {
 		if err := n.Teardown(context.Background()); err != nil {
-			t.Errorf("Teardown: %v", err)
+			tb.Errorf("Teardown: %v", err)
 		}
 		if _, err := netlink.LinkByName(cfg.Bridge); err == nil {
-			t.Errorf("bridge %s left behind", cfg.Bridge)
+			tb.Errorf("bridge %s left behind", cfg.Bridge)
 		}
 	})
 	return n
 }
 
-func mustNew(t testing.TB, cfg Config) *Network {
-	t.Helper()
+func mustNew(tb testing.TB, cfg Config) *Network {
+	tb.Helper()
 	n, err := New(cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	if err := n.Setup(t.Context()); err != nil {
-		t.Fatal(err)
+	if err := n.Setup(tb.Context()); err != nil {
+		tb.Fatal(err)
 	}
 	return n
 }
 
-func mustAttach(t testing.TB, n *Network, id string, spec AttachSpec) Attachment {
-	t.Helper()
-	a, err := n.Attach(t.Context(), id, spec)
+func mustAttach(tb testing.TB, n *Network, id string, spec AttachSpec) Attachment {
+	tb.Helper()
+	a, err := n.Attach(tb.Context(), id, spec)
 	if err != nil {
-		t.Fatalf("Attach(%s): %v", id, err)
+		tb.Fatalf("Attach(%s): %v", id, err)
 	}
 	return a
 }
 
 // in runs fn in the namespace at path; "" is the node's.
-func in(t testing.TB, path string, fn func() error) {
-	t.Helper()
+func in(tb testing.TB, path string, fn func() error) {
+	tb.Helper()
 	if err := try(path, fn); err != nil {
-		t.Fatalf("in namespace %q: %v", path, err)
+		tb.Fatalf("in namespace %q: %v", path, err)
 	}
 }
 
@@ -103,14 +103,14 @@ func try(path string, fn func() error) error {
 }
 
 // serve answers each TCP connection in the namespace with the client's address and a newline. Port 0 picks one.
-func serve(t testing.TB, path string, port uint16) uint16 {
-	t.Helper()
+func serve(tb testing.TB, path string, port uint16) uint16 {
+	tb.Helper()
 	var ln net.Listener
-	in(t, path, func() (err error) {
+	in(tb, path, func() (err error) {
 		ln, err = net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
 		return err
 	})
-	t.Cleanup(func() { ln.Close() })
+	tb.Cleanup(func() { ln.Close() })
 	go func() {
 		for {
 			c, err := ln.Accept()
@@ -141,11 +141,11 @@ func ask(path, addr string) (seen string, err error) {
 	return seen, err
 }
 
-func mustAsk(t testing.TB, path, addr, want string) {
-	t.Helper()
+func mustAsk(tb testing.TB, path, addr, want string) {
+	tb.Helper()
 	seen, err := ask(path, addr)
 	if err != nil || (want != "" && seen != want+"\n") {
-		t.Errorf("connection from %q to %s: client seen as %q, %v; want %s", path, addr, seen, err, want)
+		tb.Errorf("connection from %q to %s: client seen as %q, %v; want %s", path, addr, seen, err, want)
 	}
 }
 
@@ -178,17 +178,17 @@ type world struct {
 	node, self netip.Addr
 }
 
-func makeWorld(t testing.TB) world {
-	t.Helper()
+func makeWorld(tb testing.TB) world {
+	tb.Helper()
 	k := uint32(os.Getpid())*8 + testNumber.Add(1)
 	base := binary.BigEndian.Uint32([]byte{198, 18, 0, 0}) + k%16384*4 // 198.18.0.0/15 is for tests of networks
-	w := world{path: filepath.Join(t.TempDir(), "world"), node: fromUint(base + 1), self: fromUint(base + 2)}
+	w := world{path: filepath.Join(tb.TempDir(), "world"), node: fromUint(base + 1), self: fromUint(base + 2)}
 	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	name := fmt.Sprintf("vxw%08x", base)
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if l, err := host.LinkByName(name); err == nil {
 			host.LinkDel(l)
 		}
@@ -196,30 +196,30 @@ func makeWorld(t testing.TB) world {
 		unmount(w.path)
 	})
 	if err := makeNamespace(w.path, wiring{host: host, name: name, addr: w.self, gateway: w.node, bits: 30, mtu: 1500}); err != nil && host == nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	l, err := host.LinkByName(name)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := host.AddrAdd(l, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(w.node, 30))}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := host.LinkSetUp(l); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := ping(w.path, w.node); err != nil {
-		t.Fatalf("world does not reach the node: %v", err)
+		tb.Fatalf("world does not reach the node: %v", err)
 	}
 	return w
 }
 
 // eventually waits for a condition.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	for end := time.Now().Add(patience); !ok(); {
 		if time.Now().After(end) {
-			t.Fatalf("waited %v in vain for: %s", patience, what)
+			tb.Fatalf("waited %v in vain for: %s", patience, what)
 		}
 		time.Sleep(5 * time.Millisecond)
 		runtime.Gosched()

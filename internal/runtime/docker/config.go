@@ -72,6 +72,7 @@ type Driver struct {
 
 	mu        sync.Mutex
 	yielded   map[string]bool          // engine ids whose exit Watch has yielded
+	removed   map[string]bool          // engine ids that Remove took away: nobody needs to hear of their end
 	oomKilled map[string]bool          // engine ids: what lateOOM found
 	loading   map[string]chan struct{} // per image reference: one load at a time
 }
@@ -91,7 +92,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	return &Driver{
 		cfg: cfg, engine: engine,
-		yielded: map[string]bool{}, oomKilled: map[string]bool{}, loading: map[string]chan struct{}{},
+		yielded: map[string]bool{}, removed: map[string]bool{}, oomKilled: map[string]bool{}, loading: map[string]chan struct{}{},
 	}, nil
 }
 

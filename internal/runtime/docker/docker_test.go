@@ -166,10 +166,12 @@ func TestConformance(t *testing.T) {
 	node := func(dir string) string { return fmt.Sprintf("suite-%d-%x", os.Getpid(), dir) }
 	runtimetest.Run(t, runtimetest.Harness{
 		Open: func(t *testing.T, dir string) runtime.Driver {
+			t.Helper()
 			return open(t, Config{Node: node(dir), LogMaxBytes: 1 << 20})
 		},
 		Image: testImage, Probe: "/probe", Lacks: lacks,
 		Leaks: func(t *testing.T) []string {
+			t.Helper()
 			left, err := engine.ContainerList(context.Background(), client.ContainerListOptions{
 				All: true, Filters: client.Filters{}.Add("label", "vortex.client_id=suite"),
 			})
@@ -299,17 +301,26 @@ func TestTerminalSize(t *testing.T) {
 	d := open(t, Config{})
 	id := fmt.Sprintf("tty-%d", os.Getpid())
 	start(t, d, runtime.InstanceSpec{ID: id, Image: testImage})
-	resize := make(chan runtime.WindowSize, 1)
+	resize := make(chan runtime.WindowSize, 2)
 	resize <- runtime.WindowSize{Rows: 31, Cols: 97}
-	var out bytes.Buffer
-	mode := "resize" // prints the size when it changes
-	if d.takesConsoleSize() {
-		mode = ""
-	}
-	code, err := d.Exec(t.Context(), id, runtime.ExecSpec{Command: []string{"/probe", "tty", mode}, TTY: true, Stdout: &out, Resize: resize})
+	var out strings.Builder
+	seen := writerFunc(func(b []byte) {
+		before := strings.Contains(out.String(), "tty 31 97\r\n")
+		if out.Write(b); !before && strings.Contains(out.String(), "tty 31 97\r\n") {
+			resize <- runtime.WindowSize{Rows: 32, Cols: 98} // the program ends when its terminal changes
+		}
+	})
+	code, err := d.Exec(t.Context(), id, runtime.ExecSpec{Command: []string{"/probe", "tty", "resize"}, TTY: true, Stdout: seen, Resize: resize})
 	if err != nil || code != 0 || !strings.Contains(out.String(), "tty 31 97\r\n") {
 		t.Errorf("code %d, %v, printed %q; want the size 31 97", code, err, out.String())
 	}
+}
+
+type writerFunc func([]byte)
+
+func (w writerFunc) Write(b []byte) (int, error) {
+	w(b)
+	return len(b), nil
 }
 
 func TestPublishedPort(t *testing.T) {

@@ -58,7 +58,7 @@ func (d *Driver) discard(ctx context.Context, ref string, createErr error) error
 	if createErr != nil {
 		c, err := d.engine.ContainerInspect(ctx, ref, client.ContainerInspectOptions{})
 		if err != nil || c.Container.State == nil || c.Container.State.Status != container.StateCreated || !d.owns(c.Container.Config) {
-			return nil //nolint:nilerr // nothing there that is ours, or nobody to ask
+			return nil // nothing there that is ours, or nobody to ask
 		}
 		ref = c.Container.ID
 	}
@@ -121,18 +121,25 @@ func (d *Driver) Remove(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	d.note(d.removed, c.ID)
 	_, err = d.engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	if errdefs.IsConflict(err) { // somebody else removes it: be done when they are
 		err = d.awaitRemoval(ctx, c.ID)
 	}
 	if err != nil && !errdefs.IsNotFound(err) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.removed, c.ID) // it may live on
 		return d.fail("remove instance "+id, err)
 	}
+	return nil
+}
+
+// note puts an engine id into one of the driver's sets.
+func (d *Driver) note(set map[string]bool, engineID string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.yielded, c.ID)
-	delete(d.oomKilled, c.ID)
-	return nil
+	set[engineID] = true
 }
 
 func (d *Driver) awaitRemoval(ctx context.Context, engineID string) error {

@@ -76,8 +76,7 @@ func (d *Driver) converse(ctx context.Context, execID string, conn *client.Hijac
 			return err
 		case <-ctx.Done():
 			conn.Close()
-			<-copied // it writes to the caller's writers
-			return nil
+			return <-copied // which until then writes to the caller's writers
 		case size, ok := <-resize:
 			if !ok {
 				resize = nil
@@ -175,6 +174,6 @@ func (d *Driver) killExec(ctx context.Context, execID, engineID string) {
 		return
 	}
 	if err := syscall.Kill(r.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-		d.cfg.Log.Warn("Command not killed", "pid", r.PID, "err", err)
+		d.cfg.Log.WarnContext(ctx, "Command not killed", "pid", r.PID, "err", err)
 	}
 }

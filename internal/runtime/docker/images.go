@@ -88,7 +88,7 @@ func (d *Driver) load(ctx context.Context, archive io.Reader) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer answer.Close()
+	defer func() { _ = answer.Close() }()
 	loaded := ""
 	for dec := json.NewDecoder(answer); ; {
 		var m jsonstream.Message

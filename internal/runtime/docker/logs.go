@@ -38,7 +38,7 @@ func (d *Driver) Logs(ctx context.Context, id string, opts runtime.LogOptions) (
 			yield(runtime.LogEntry{}, d.fail("read logs of instance "+id, err))
 			return
 		}
-		defer body.Close()
+		defer func() { _ = body.Close() }()
 		emit := func(stream runtime.Stream) io.Writer {
 			return &entryWriter{stream: stream, since: opts.Since, yield: yield}
 		}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/moby/client"
+
 	"vortex"
 	"vortex/internal/runtime"
 )
@@ -154,5 +156,40 @@ func TestStopDuringOutage(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Fatal("Stop hangs without an engine")
+	}
+}
+
+// An instance that somebody removes by hand is noticed as one that exited; one the driver removes is not.
+func TestRemovedBySomebodyElse(t *testing.T) {
+	needEngine(t)
+	node := fmt.Sprintf("byhand-%d", os.Getpid())
+	d := open(t, Config{Node: node})
+	ids := []string{node + "-own", node + "-other"}
+	for _, id := range ids {
+		start(t, d, runtime.InstanceSpec{ID: id, Image: testImage, Labels: map[string]string{"vortex.epoch": "7"}, Port: 80})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	exits := make(chan runtime.Status, 10)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for s := range d.Watch(ctx) {
+			exits <- s
+		}
+	})
+	defer wg.Wait()
+	defer cancel()
+	if err := d.Remove(t.Context(), ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.engine.ContainerRemove(t.Context(), namePrefix+ids[1], client.ContainerRemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case s := <-exits:
+		if s.ID != ids[1] || s.State != runtime.Exited || s.ExitCode != 137 || s.Port != 80 || s.Labels["vortex.epoch"] != "7" {
+			t.Errorf("Watch yielded %+v; want %s exited with 137, with its labels", s, ids[1])
+		}
+	case <-time.After(patience):
+		t.Fatal("Watch yielded nothing")
 	}
 }

@@ -25,7 +25,7 @@ func (d *Driver) Stats(ctx context.Context, id string) (runtime.Stats, error) {
 	if err != nil {
 		return runtime.Stats{}, d.fail("measure instance "+id, err)
 	}
-	defer r.Body.Close()
+	defer func() { _ = r.Body.Close() }()
 	var s container.StatsResponse
 	if err := json.NewDecoder(r.Body).Decode(&s); err != nil {
 		return runtime.Stats{}, d.fail("read measurements of instance "+id, err)

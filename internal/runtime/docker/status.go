@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 
 	"vortex/internal/runtime"
 )
@@ -32,6 +33,25 @@ func statusOf(c container.InspectResponse) runtime.Status {
 		}
 		s.ExitCode, s.OOMKilled = c.State.ExitCode, c.State.OOMKilled
 		s.Reason = exitReason(c.State)
+	}
+	return s
+}
+
+// statusOfEvent says what the event of an exit tells. The engine puts the container's labels and name into it.
+func statusOfEvent(m events.Message) runtime.Status {
+	s := runtime.Status{
+		ID:         strings.TrimPrefix(m.Actor.Attributes["name"], namePrefix),
+		State:      runtime.Exited,
+		FinishedAt: time.Unix(0, m.TimeNano).UTC(),
+		ExitCode:   -1,
+		Reason:     "removed from the Docker Engine by somebody else",
+		Labels:     specLabels(m.Actor.Attributes),
+	}
+	if code, err := strconv.Atoi(m.Actor.Attributes["exitCode"]); err == nil {
+		s.ExitCode = code
+	}
+	if port, err := strconv.ParseUint(m.Actor.Attributes[labelPort], 10, 16); err == nil {
+		s.Port = uint16(port)
 	}
 	return s
 }

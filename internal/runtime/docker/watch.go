@@ -34,7 +34,7 @@ func (d *Driver) Watch(ctx context.Context) iter.Seq[runtime.Status] {
 			}
 			if connected {
 				backoff = firstBackoff
-				d.cfg.Log.Warn("Docker Engine went away, waiting for it", "host", d.cfg.Host, "err", err)
+				d.cfg.Log.WarnContext(ctx, "Docker Engine went away, waiting for it", "host", d.cfg.Host, "err", err)
 			}
 			select {
 			case <-ctx.Done():
@@ -75,7 +75,7 @@ func (w *watcher) session(ctx context.Context) (connected bool, err error) {
 	for !w.done {
 		select {
 		case m := <-stream.Messages:
-			err = w.exited(ctx, m.Actor.ID)
+			err = w.exited(ctx, m.Actor.ID, m)
 		case err = <-stream.Err:
 			return true, err
 		case <-tick.C:
@@ -98,31 +98,53 @@ func (w *watcher) resync(ctx context.Context) error {
 	there := map[string]bool{}
 	for _, item := range found.Items {
 		there[item.ID] = true
-		if err := w.exited(ctx, item.ID); err != nil || w.done {
+		if err := w.exited(ctx, item.ID, events.Message{}); err != nil || w.done {
 			return err
 		}
 	}
-	maps.DeleteFunc(w.seen, func(id string, _ bool) bool { return !there[id] })
+	return w.forget(ctx, there)
+}
+
+// forget drops what is remembered of containers that are gone.
+func (w *watcher) forget(ctx context.Context, exited map[string]bool) error {
+	found, err := w.d.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: w.d.filters()})
+	if err != nil {
+		return w.d.fail("list instances", err)
+	}
+	for _, item := range found.Items {
+		exited[item.ID] = true
+	}
+	w.d.mu.Lock()
+	defer w.d.mu.Unlock()
+	for _, set := range []map[string]bool{w.seen, w.d.yielded, w.d.removed, w.d.oomKilled} {
+		maps.DeleteFunc(set, func(id string, _ bool) bool { return !exited[id] })
+	}
 	return nil
 }
 
-// exited yields the status of a container that is said to have exited, once. One that never ran is not an exit
-// but a failed start, and one that is gone was removed by somebody who knew.
-func (w *watcher) exited(ctx context.Context, engineID string) error {
-	if w.seen[engineID] {
+// exited yields the status of a container that is said to have exited, once. One that never ran is not an exit but a
+// failed start. Of one that somebody removed at once the event, if that is what said so, is all that is known.
+func (w *watcher) exited(ctx context.Context, engineID string, event events.Message) error {
+	if w.seen[engineID] || w.d.isRemoved(engineID) {
 		return nil
 	}
 	s, err := w.d.inspect(ctx, engineID)
-	if isGone(err) || (err == nil && s.State != runtime.Exited) {
+	switch {
+	case isGone(err) && event.Action == events.ActionDie && !w.d.isRemoved(engineID):
+		s = statusOfEvent(event)
+	case isGone(err), err == nil && s.State != runtime.Exited:
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	w.seen[engineID] = true
-	w.d.mu.Lock()
-	w.d.yielded[engineID] = true
-	w.d.mu.Unlock()
+	w.d.note(w.d.yielded, engineID)
 	w.done = !w.yield(s)
 	return nil
+}
+
+func (d *Driver) isRemoved(engineID string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.removed[engineID]
 }
