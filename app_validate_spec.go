@@ -1,6 +1,7 @@
 package vortex
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strconv"
@@ -31,12 +32,8 @@ func (c *checker) ports(s *AppSpec) {
 		}
 	}
 	if s.Type != AppTypeWorker && !slices.ContainsFunc(s.Ports, func(p Port) bool { return p.Protocol != PortProtocolUDP }) {
-		kind := s.Type
-		if kind == "" {
-			kind = AppTypeHTTP
-		}
 		c.add("spec.ports", "expected the port that an app of type %s listens on, got none; "+
-			"add ports: [{containerPort: 8080}], or set type: worker for an app that takes no requests", kind)
+			"add ports: [{containerPort: 8080}], or set type: worker for an app that takes no requests", cmp.Or(s.Type, AppTypeHTTP))
 	}
 }
 

@@ -17,7 +17,16 @@ const DefaultMaxBytes = 1 << 20
 
 // Parser reads documents. Its zero value is ready to use.
 type Parser struct {
-	MaxBytes int // of one file; 0 is DefaultMaxBytes
+	MaxBytes    int               // of one file; 0 is DefaultMaxBytes
+	Dir         string            // where a compose file's env_file and .env are; "" keeps it from reading any file
+	Environment map[string]string // replaces ${NAME} in compose files; it wins over .env
+}
+
+func (p Parser) limit() int {
+	if p.MaxBytes > 0 {
+		return p.MaxBytes
+	}
+	return DefaultMaxBytes
 }
 
 // Parse is Parser{}.Parse.
@@ -27,7 +36,7 @@ func Parse(file string, data []byte) ([]vortex.App, error) { return Parser{}.Par
 func ParseJSON(data []byte) (vortex.App, error) { return Parser{}.ParseJSON(data) }
 
 // Parse reads all apps of one file: YAML documents separated by ---, JSON, or a compose file. Empty documents are passed
-// over. file is how messages name it and what relative names in a compose file start from; "-" is the standard input.
+// over. file is how messages name it, and nothing of that name is read.
 // The error is Invalid and tells every fault of the file.
 func (p Parser) Parse(file string, data []byte) ([]vortex.App, error) {
 	src, err := p.open(file, data)
@@ -40,7 +49,7 @@ func (p Parser) Parse(file string, data []byte) ([]vortex.App, error) {
 	} else {
 		docs = src.yamlDocuments()
 	}
-	return src.apps(docs)
+	return p.apps(src, docs)
 }
 
 // ParseJSON reads one app from JSON, as the body of a request. Messages name the body as "body".
@@ -54,7 +63,7 @@ func (p Parser) ParseJSON(data []byte) (vortex.App, error) {
 	if len(docs) > 1 {
 		src.fault(docs[1], "expected one app in the body, got another one here")
 	}
-	apps, err := src.apps(docs)
+	apps, err := p.apps(src, docs)
 	switch {
 	case err != nil:
 		return vortex.App{}, err
@@ -66,15 +75,10 @@ func (p Parser) ParseJSON(data []byte) (vortex.App, error) {
 
 // open checks what can be told before reading anything.
 func (p Parser) open(file string, data []byte) (*source, error) {
-	limit := p.MaxBytes
-	if limit <= 0 {
-		limit = DefaultMaxBytes
-	}
-	if len(data) > limit {
+	if limit := p.limit(); len(data) > limit {
 		return nil, tooLarge(file, len(data), limit)
 	}
-	src := &source{file: file, data: bytes.TrimPrefix(data, []byte("\ufeff"))}
-	return src, nil
+	return &source{file: file, data: bytes.TrimPrefix(data, []byte("\ufeff"))}, nil
 }
 
 func tooLarge(file string, size, limit int) error {
@@ -90,25 +94,24 @@ func sizeText(n int) string {
 }
 
 // apps decodes the documents of a file.
-func (s *source) apps(docs []*yaml.Node) ([]vortex.App, error) {
+func (p Parser) apps(src *source, docs []*yaml.Node) ([]vortex.App, error) {
 	var apps []vortex.App
-	var places []places
-	for i, doc := range docs {
+	var at []places
+	for _, doc := range docs {
 		switch {
-		case s.full():
+		case src.full():
 		case isCompose(doc) && len(docs) > 1:
-			s.fault(doc, "expected a compose file to be the only document of its file, got %d documents", len(docs))
+			src.fault(doc, "expected a compose file to be the only document of its file, got %d documents", len(docs))
 		case isCompose(doc):
-			return s.compose(docs[i])
+			return p.compose(src, doc)
 		default:
-			app, at, ok := s.app(doc)
-			if ok {
-				apps, places = append(apps, app), append(places, at)
+			if app, places, ok := src.app(doc); ok {
+				apps, at = append(apps, app), append(at, places)
 			}
 		}
 	}
-	s.duplicates(apps, places)
-	if err := s.err(); err != nil {
+	src.duplicates(apps, at)
+	if err := src.err(); err != nil {
 		return nil, err
 	}
 	return apps, nil
