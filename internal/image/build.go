@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -29,6 +30,7 @@ type BuildContext struct {
 	WorkingDir string   // "" is / for an executable and /app for a directory
 	User       string
 	Ports      []Port
+	Progress   io.Writer // gets the builder's output when the directory has a Dockerfile; nil discards it
 }
 
 // appDir is where a directory's content goes in the image; an executable alone is appDir itself.
@@ -42,8 +44,8 @@ var hostCertificates = []string{
 // epoch is the time on everything built, so that the same input gives the same digest.
 var epoch = time.Unix(0, 0).UTC()
 
-// Build makes an image of a static executable or of a directory with one at its top, without a Dockerfile. A file named entrypoint at
-// the top wins. The image also has /etc/passwd, /etc/group, /tmp and this machine's certificate authorities. The same input
+// Build makes an image of a static executable or of a directory with one at its top, without a Dockerfile. A directory that has one is
+// built by it, as BuildDockerfile does, unless an Entrypoint is given. A file named entrypoint at the top wins. The image also has /etc/passwd, /etc/group, /tmp and this machine's certificate authorities. The same input
 // gives the same digest. Invalid says what is ambiguous or missing: a dynamic executable, for example, would not find its libraries.
 func (s *Store) Build(ctx context.Context, build BuildContext, name string) (Image, error) {
 	ref, err := parseTag(name)
@@ -55,6 +57,9 @@ func (s *Store) Build(ctx context.Context, build BuildContext, name string) (Ima
 		return Image{}, err
 	}
 	p, err := s.planBuild(f, build)
+	if errors.Is(err, errHasDockerfile) {
+		return s.buildArchive(ctx, f, ref, build.Progress)
+	}
 	if err != nil {
 		return Image{}, err
 	}
@@ -95,11 +100,38 @@ func (s *Store) planBuild(f *os.File, build BuildContext) (*buildPlan, error) {
 	if err != nil {
 		return nil, vortex.Errorf(vortex.Invalid, "an image is built from a Linux executable or a directory, and this is neither: %w", err)
 	}
+	if sp.entries[defaultDockerfile].header != nil && len(build.Entrypoint) == 0 {
+		return nil, errHasDockerfile // the file stays
+	}
 	p, err := planDirectory(sp, build)
 	if err != nil {
 		sp.close()
 	}
 	return p, err
+}
+
+var errHasDockerfile = errors.New("the directory has a Dockerfile")
+
+// buildArchive unpacks a spooled directory aside and builds it by its Dockerfile. It takes the file over.
+func (s *Store) buildArchive(ctx context.Context, f *os.File, ref reference, progress io.Writer) (Image, error) {
+	defer discard(f)
+	dir, err := os.MkdirTemp(s.path("tmp"), "context-")
+	if err != nil {
+		return Image{}, fmt.Errorf("build image: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return Image{}, fmt.Errorf("build image: %w", err)
+	}
+	defer root.Close()
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return Image{}, fmt.Errorf("build image: %w", err)
+	}
+	if err := newUnpacker(root, s.cfg.Limits, false).apply(ctx, f); err != nil {
+		return Image{}, err
+	}
+	return s.BuildDockerfile(ctx, dir, "", ref.String(), progress)
 }
 
 func readAt(f *os.File, p []byte) bool {

@@ -265,6 +265,11 @@ func TestBuildDockerfile(t *testing.T) {
 	if _, err := os.Stat(root + "/server"); err != nil {
 		t.Error(err)
 	}
+	packed := stream(func(w io.Writer) error { return PackDir(t.Context(), dir, w) })
+	defer packed.Close()
+	if sent, err := s.Build(t.Context(), BuildContext{Source: packed}, "docker-built:1"); err != nil || sent.Config.Entrypoint[0] != "/server" {
+		t.Errorf("built from a stream: %+v, %v", sent, err)
+	}
 	first := (&dockerfileBuild{}).engineID(t.Context(), engine, tag)
 	os.WriteFile(dir+"/server", append(readProgram(t), 0), 0o755)
 	if again, err := s.BuildPath(t.Context(), dir, "docker-built:1", nil); err != nil || again.Digest == img.Digest {

@@ -62,7 +62,7 @@ func (u *unpacker) copySparse(f *os.File, content io.Reader) error {
 		if err == nil {
 			continue
 		}
-		if !errors.Is(err, io.EOF) && !(n > 0 && tarEnded(content)) {
+		if cut := n == 0 || !tarEnded(content); cut && !errors.Is(err, io.EOF) {
 			return err
 		}
 		if end < offset {

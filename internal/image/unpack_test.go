@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -368,6 +369,51 @@ func TestWrongDiffID(t *testing.T) {
 	wantKind(t, err, vortex.Invalid)
 	if images, _ := s.List(); len(images) != 0 {
 		t.Errorf("List = %v", images)
+	}
+}
+
+// TestMutatedLayers unpacks a few thousand layers with random damage: none may reach outside or panic.
+func TestMutatedLayers(t *testing.T) {
+	seeds := [][]byte{
+		pack(t, regular("a/b", "x"), link(tar.TypeSymlink, "l", "../outside"), regular("l/c", "x"), regular(".wh.a", ""), link(tar.TypeLink, "h", "a/b")),
+		pack(t, whiteoutLayers[1]...),
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	base := t.TempDir()
+	for n := range 2000 {
+		layer := bytes.Clone(seeds[n%len(seeds)])
+		for range 1 + random.IntN(6) {
+			at := random.IntN(len(layer)) / 512 * 512 // mostly headers, where the decisions are
+			layer[at+random.IntN(160)] = byte(random.IntN(256))
+		}
+		fixChecksums(layer)
+		tree := filepath.Join(base, "tree")
+		if err := os.Mkdir(tree, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		err := unpackInto(t, tree, Limits{Bytes: 1 << 20, Entries: 100}, n%3 == 0 && os.Geteuid() == 0, layer)
+		if entries, _ := os.ReadDir(base); len(entries) != 1 {
+			t.Fatalf("outside holds %v after %v", entries, err)
+		}
+		if err := os.RemoveAll(tree); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// fixChecksums makes damaged tar headers acceptable again.
+func fixChecksums(layer []byte) {
+	for at := 0; at+512 <= len(layer); at += 512 {
+		header := layer[at : at+512]
+		if string(header[257:262]) != "ustar" {
+			continue
+		}
+		copy(header[148:156], "        ")
+		sum := 0
+		for _, b := range header {
+			sum += int(b)
+		}
+		copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
 	}
 }
 
