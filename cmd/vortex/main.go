@@ -1,0 +1,33 @@
+// Command vortex is the whole of Vortex: state store, control plane, node agent, edge load balancer and command line.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"vortex/client"
+	"vortex/internal/cli"
+	"vortex/internal/node"
+)
+
+// Set by the linker.
+var (
+	version = "dev"
+	commit  = "none"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := cli.Main(ctx, os.Args[1:], cli.Env{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
+		Build: cli.Build{Version: version, Commit: commit},
+		Daemon: node.Daemon{
+			Version: version, Commit: commit, Stderr: os.Stderr,
+			RuntimeDir: client.RuntimeDir(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR")),
+		},
+	})
+	stop()
+	os.Exit(code)
+}

@@ -1,0 +1,79 @@
+package node
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"vortex/client"
+	"vortex/internal/api/kindrpc"
+	"vortex/internal/config"
+)
+
+// Daemon runs nodes for the command line.
+type Daemon struct {
+	Version, Commit string
+	// Stderr takes the log.
+	Stderr io.Writer
+	// RuntimeDir is where the run file is left for the commands on this machine.
+	RuntimeDir string
+}
+
+// Run starts what cfg says, leaves a run file, calls ready once everything serves, and returns when ctx ended, nil,
+// or a part failed.
+func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.RunFile)) error {
+	log := d.logger(cfg)
+	removeRunFile := func() {}
+	defer func() { removeRunFile() }()
+	started := time.Now().UTC()
+	n, err := New(Config{
+		Data: cfg.Data, Name: cfg.Name, Labels: cfg.Labels,
+		API: cfg.API, Kind: cfg.Kind, Edge: cfg.Edge,
+		EtcdClient: cfg.EtcdClient, EtcdPeer: cfg.EtcdPeer, Store: cfg.Store,
+		Anonymous: kindrpc.Anonymous(cfg.KindAnonymous), Token: cfg.Token,
+		Runtime: cfg.Runtime, DockerHost: cfg.DockerHost,
+		NoAgent: cfg.NoAgent, NoEdge: cfg.NoEdge, Remove: cfg.Rm,
+		Settings: cfg.Settings, Version: d.Version, Commit: d.Commit, Log: log,
+		Ready: func(a Addresses) {
+			run := client.RunFile{
+				API: urlOf(a.API), Kind: a.Kind, Edge: urlOf(a.Edge), Token: a.Token,
+				PID: os.Getpid(), Data: cfg.Data, StartedAt: started,
+			}
+			remove, err := client.WriteRunFile(run, d.RuntimeDir)
+			if err != nil {
+				log.Warn("Commands on this machine will not find this server by themselves", "err", err)
+			} else {
+				removeRunFile = remove
+			}
+			ready(run)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return n.Run(ctx)
+}
+
+// logger writes to stderr in the format that cfg asks for.
+func (d Daemon) logger(cfg config.Config) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: cfg.Level()}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(d.Stderr, opts))
+	}
+	return slog.New(slog.NewTextHandler(d.Stderr, opts))
+}
+
+// urlOf is the URL people open for an address something listens on.
+func urlOf(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return ""
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
