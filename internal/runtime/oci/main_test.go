@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,8 +27,8 @@ var built struct {
 var cgroupParent = fmt.Sprintf("/vortex-test-%d", os.Getpid())
 
 func TestMain(m *testing.M) {
-	if os.Getenv("VORTEX_TEST_AGENT") != "" {
-		os.Exit(agentProcess())
+	if dir := os.Getenv("VORTEX_TEST_AGENT"); dir != "" {
+		os.Exit(agentProcess(dir))
 	}
 	os.Exit(testMain(m))
 }
@@ -209,7 +208,7 @@ func leaks(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, "/rootfs ") && strings.Contains(line, t.TempDir()[:len("/tmp/Test")]) {
+		if strings.Contains(line, "/rootfs ") && strings.Contains(line, built.image) {
 			found = append(found, "mount "+line)
 		}
 	}
@@ -241,10 +240,4 @@ func TestDriver(t *testing.T) {
 		Open:  func(t *testing.T, dir string) runtime.Driver { t.Helper(); return open(t, dir, network) },
 		Image: "probe", Probe: "/probe", Lacks: lacks, Leaks: leaks,
 	})
-}
-
-// agentProcess is the driver in a process of its own, for tests that kill it.
-func agentProcess() int {
-	_ = net.IP{}
-	return 0
 }
