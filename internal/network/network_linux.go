@@ -103,9 +103,6 @@ func (n *Network) open() error {
 	if n.lock, err = lockDir(n.cfg.DataDir); err != nil {
 		return err
 	}
-	if err := n.mountSlots(); err != nil {
-		return err
-	}
 	if n.host, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
@@ -113,6 +110,9 @@ func (n *Network) open() error {
 		n.cfg.MTU = n.defaultMTU()
 	}
 	if err := n.settleSubnet(); err != nil {
+		return err
+	}
+	if err := n.mountSlots(); err != nil {
 		return err
 	}
 	n.addrs, n.owned, n.pool, n.ports = newAddresses(n.cfg.Subnet), map[string]*slot{}, nil, newHostPorts()

@@ -25,7 +25,7 @@ func (n *Network) Run(ctx context.Context) error {
 		return err
 	}
 	changes, stop := n.ruleChanges()
-	defer stop()
+	defer func() { stop() }()
 	tick := time.NewTicker(resyncEvery)
 	defer tick.Stop()
 	var settled <-chan time.Time
@@ -36,24 +36,29 @@ func (n *Network) Run(ctx context.Context) error {
 			return nil
 		case <-n.low:
 			n.fill(ctx)
-		case _, ok := <-changes:
+		case e, ok := <-changes:
 			if !ok {
-				changes = nil // the monitor died: the tick remains
-			} else if settled == nil {
+				changes = nil // it could not keep up: until the next tick there is none
+			} else if settled == nil && concernsRules(e) {
 				settled = time.After(settle)
 			}
 		case <-settled:
 			settled = nil
 			n.tryResync(ctx)
 		case <-tick.C:
+			if changes == nil {
+				stop()
+				changes, stop = n.ruleChanges()
+			}
 			n.tryResync(ctx)
 		}
 	}
 }
 
-// ruleChanges yields something whenever anybody changes a rule. Without the right to listen it yields nothing.
+// ruleChanges yields every change that anybody makes to the firewall, since the library's own selection of
+// changes lets none through. Without the right to listen it yields nothing.
 func (n *Network) ruleChanges() (<-chan *nftables.MonitorEvent, func()) {
-	mon := nftables.NewMonitor(nftables.WithMonitorObject(nftables.MonitorObjectRules))
+	mon := nftables.NewMonitor()
 	conn, err := nftables.New()
 	if err != nil {
 		n.log.Warn("Firewall changes not watched, checking every 30 s", "err", err)
@@ -69,6 +74,17 @@ func (n *Network) ruleChanges() (<-chan *nftables.MonitorEvent, func()) {
 		for range events {
 			continue // the monitor's goroutine waits until all was taken
 		}
+	}
+}
+
+// concernsRules reports whether a change may have taken a rule away. Published ports come and go as set elements.
+func concernsRules(e *nftables.MonitorEvent) bool {
+	switch e.Type {
+	case nftables.MonitorEventTypeDelTable, nftables.MonitorEventTypeNewChain, nftables.MonitorEventTypeDelChain,
+		nftables.MonitorEventTypeNewRule, nftables.MonitorEventTypeDelRule, nftables.MonitorEventTypeOOB:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -31,7 +31,7 @@ func testConfig(tb testing.TB) Config {
 	if os.Geteuid() != 0 {
 		tb.Skip("needs root to make network namespaces")
 	}
-	k := uint32(os.Getpid())*8 + testNumber.Add(1)
+	k := uint32(os.Getpid())*32 + testNumber.Add(1)%32
 	name := fmt.Sprintf("vxt%d", k%1e6)
 	return Config{
 		Bridge: name, Table: name, DataDir: filepath.Join(tb.TempDir(), "network"), PoolSize: -1,
@@ -180,7 +180,7 @@ type world struct {
 
 func makeWorld(tb testing.TB) world {
 	tb.Helper()
-	k := uint32(os.Getpid())*8 + testNumber.Add(1)
+	k := uint32(os.Getpid())*32 + testNumber.Add(1)%32
 	base := binary.BigEndian.Uint32([]byte{198, 18, 0, 0}) + k%16384*4 // 198.18.0.0/15 is for tests of networks
 	w := world{path: filepath.Join(tb.TempDir(), "world"), node: fromUint(base + 1), self: fromUint(base + 2)}
 	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
