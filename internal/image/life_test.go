@@ -214,7 +214,7 @@ func TestKilled(t *testing.T) {
 	}
 	for round := range 8 {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
-		cmd.Env = append(os.Environ(), "IMAGE_TEST_VICTIM="+dir, "IMAGE_TEST_REGISTRY="+host)
+		cmd.Env = append(os.Environ(), "IMAGE_TEST_VICTIM="+dir, "IMAGE_TEST_PROGRAM="+program, "IMAGE_TEST_REGISTRY="+host)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
