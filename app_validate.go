@@ -225,7 +225,10 @@ func CheckImage(ref string) error {
 		}
 		rest = rest[:colon]
 	}
-	if first, repository, ok := strings.Cut(rest, "/"); ok && (strings.ContainsAny(first, ".:") || first == "localhost") {
+	if host, repository, ok := strings.Cut(rest, "/"); ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
+		if !isRegistry(host) {
+			return Errorf(Invalid, "%s, got %q with the registry %q", expected, ref, host)
+		}
 		rest = repository
 	}
 	switch {
@@ -237,6 +240,17 @@ func CheckImage(ref string) error {
 		return Errorf(Invalid, "%s, got %q", expected, ref)
 	}
 	return nil
+}
+
+// isRegistry reports whether host can be a registry: a name or an address, and maybe a port.
+func isRegistry(host string) bool {
+	name, port, ported := strings.Cut(host, ":")
+	return (port != "" || !ported) && digits(port) && len(port) <= 5 && isDomain(strings.ToLower(name))
+}
+
+// isDomain reports whether name consists of DNS labels with dots between them.
+func isDomain(name string) bool {
+	return len(name) <= 253 && !slices.ContainsFunc(strings.Split(name, "."), func(label string) bool { return !isLabel(label) })
 }
 
 func notTag(r rune) bool { return notLabel(r) && (r < 'A' || r > 'Z') && r != '_' && r != '.' }

@@ -197,7 +197,7 @@ func (c *checker) host(at, host string) {
 		c.add(at, "%s, got %q; leave out the port", expected, host)
 	case name != strings.ToLower(name):
 		c.add(at, "%s in lower case, got %q", expected, host)
-	case len(name) > 253 || slices.ContainsFunc(strings.Split(name, "."), func(label string) bool { return !isLabel(label) }):
+	case !isDomain(name):
 		c.add(at, "%s, got %q", expected, host)
 	}
 }

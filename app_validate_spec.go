@@ -31,9 +31,11 @@ func (c *checker) ports(s *AppSpec) {
 			c.unique(host, p.socket(*p.HostPort), at, ".hostPort")
 		}
 	}
-	if s.Type != AppTypeWorker && !slices.ContainsFunc(s.Ports, func(p Port) bool { return p.Protocol != PortProtocolUDP }) {
+	kind := cmp.Or(s.Type, AppTypeHTTP)
+	listens := kind == AppTypeHTTP || kind == AppTypeTCP
+	if listens && !slices.ContainsFunc(s.Ports, func(p Port) bool { return p.Protocol != PortProtocolUDP }) {
 		c.add("spec.ports", "expected the port that an app of type %s listens on, got none; "+
-			"add ports: [{containerPort: 8080}], or set type: worker for an app that takes no requests", cmp.Or(s.Type, AppTypeHTTP))
+			"add ports: [{containerPort: 8080}], or set type: worker for an app that takes no requests", kind)
 	}
 }
 

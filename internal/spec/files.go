@@ -93,7 +93,7 @@ func twice(documents []Document) []error {
 }
 
 // Files returns path itself when it is a file, else the specs right in that directory: every *.yaml, *.yml and *.json that
-// is not hidden, sorted by name. A directory without any is an Invalid error, a path that does not exist NotFound.
+// is not hidden, sorted by name, but not vortex.yaml, which configures the machine. A directory without any is an Invalid error, a path that does not exist NotFound.
 func Files(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -108,16 +108,22 @@ func Files(path string) ([]string, error) {
 	}
 	var files []string
 	for _, entry := range entries {
-		name := entry.Name()
-		if entry.IsDir() || strings.HasPrefix(name, ".") || !slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(name))) {
-			continue
+		if !entry.IsDir() && isSpec(entry.Name()) {
+			files = append(files, filepath.Join(path, entry.Name()))
 		}
-		files = append(files, filepath.Join(path, name))
 	}
 	if len(files) == 0 {
 		return nil, vortex.Errorf(vortex.Invalid, "expected App specs (*.yaml, *.yml or *.json) in %s, found none", path)
 	}
 	return files, nil
+}
+
+// isSpec reports whether a file in a directory is meant to be a spec.
+func isSpec(name string) bool {
+	if strings.HasPrefix(name, ".") || name == "vortex.yaml" {
+		return false
+	}
+	return slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(name)))
 }
 
 func openError(path string, err error) error {
