@@ -169,9 +169,9 @@ func (e *entry) recordPath() string { return filepath.Join(e.dir, "instance.json
 func (s *Set) discard(ctx context.Context, e *entry) {
 	s.cfg.Host.Kill(e.dir, 0)
 	if err := s.cfg.Host.Release(ctx, e.dir); err != nil {
-		s.cfg.Log.Error("Failed start left something behind", "instance", e.id, "err", err)
+		s.cfg.Log.ErrorContext(ctx, "Failed start left something behind", "instance", e.id, "err", err)
 	} else if err := os.RemoveAll(e.dir); err != nil {
-		s.cfg.Log.Error("Failed start left something behind", "instance", e.id, "err", err)
+		s.cfg.Log.ErrorContext(ctx, "Failed start left something behind", "instance", e.id, "err", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,7 +26,7 @@ func Open(ctx context.Context, cfg Config) (*Set, error) {
 		e := newEntry(d.Name(), filepath.Join(cfg.Dir, d.Name()))
 		running, err := s.adopt(e)
 		if err != nil {
-			cfg.Log.Info("Instance discarded", "instance", e.id, "err", err)
+			cfg.Log.InfoContext(ctx, "Instance discarded", "instance", e.id, "err", err)
 			s.discard(ctx, e)
 			continue
 		}

@@ -48,7 +48,7 @@ const (
 	Stderr = 1
 )
 
-// Open returns a Writer to path that rotates at maxSize bytes and keeps files files in all.
+// Open returns a Writer to path that rotates at maxSize bytes and keeps so many files in all.
 // A path that cannot be opened is tried again with every write.
 func Open(path string, maxSize int64, files int) *Writer {
 	w := &Writer{path: path, maxSize: maxSize, files: files, fd: -1, out: make([]byte, 0, 2*PartSize+entryHead)}
@@ -158,7 +158,7 @@ func (w *Writer) write(b []byte) bool {
 	}
 	for done := 0; done < len(b); {
 		n, err := unix.Write(w.fd, b[done:])
-		if err == unix.EINTR { //nolint:errorlint // an errno is never wrapped here
+		if err == unix.EINTR {
 			continue
 		}
 		if err != nil || n == 0 {

@@ -87,7 +87,7 @@ func (r *reader) run(ctx context.Context, tail int, emit func(runtime.LogEntry) 
 		if err != nil || !more {
 			return err
 		}
-		if !last.each(emit) || ctx.Err() != nil {
+		if !last.each(emit) {
 			return nil
 		}
 		catch = emit

@@ -165,16 +165,15 @@ func (c *container) mounts() ([]specs.Mount, error) {
 
 // linux returns the namespaces, limits and protections.
 func (c *container) linux() *specs.Linux {
-	l := &specs.Linux{
-		CgroupsPath: filepath.Join(c.cgroups.parent, c.spec.ID), Resources: c.resources(), Seccomp: seccompProfile(), MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
-		RootfsPropagation: "rprivate",
+	return &specs.Linux{
+		CgroupsPath: filepath.Join(c.cgroups.parent, c.spec.ID), Resources: c.resources(), RootfsPropagation: "rprivate",
+		Seccomp: seccompProfile(), MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
 		Namespaces: []specs.LinuxNamespace{
 			{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
 			{Type: specs.CgroupNamespace}, {Type: specs.NetworkNamespace, Path: c.net.NetNS},
 		},
 		Sysctl: map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"}, // port 80 without root
 	}
-	return l
 }
 
 func (c *container) resources() *specs.LinuxResources {

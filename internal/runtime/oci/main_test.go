@@ -151,9 +151,8 @@ func (v *veths) Attach(ctx context.Context, id string, _ oci.AttachSpec) (oci.At
 	v.next++
 	n := v.next
 	v.mu.Unlock()
-	host, peer := fmt.Sprintf("vt%d", os.Getpid()%100000), ""
-	host = fmt.Sprintf("%s-%d", host, n)
-	peer = host + "p"
+	host := fmt.Sprintf("vt%d-%d", os.Getpid()%100000, n)
+	peer := host + "p"
 	gateway, ip := fmt.Sprintf("10.213.%d.%d", n/60, n%60*4+1), fmt.Sprintf("10.213.%d.%d", n/60, n%60*4+2)
 	ns := nsName(id)
 	for _, args := range [][]string{
@@ -174,7 +173,7 @@ func (v *veths) Attach(ctx context.Context, id string, _ oci.AttachSpec) (oci.At
 }
 
 func (v *veths) Detach(ctx context.Context, id string) error {
-	if _, err := os.Stat("/run/netns/" + nsName(id)); err != nil {
+	if _, err := os.Stat("/run/netns/" + nsName(id)); os.IsNotExist(err) {
 		return nil
 	}
 	return exec.CommandContext(ctx, "ip", "netns", "del", nsName(id)).Run()

@@ -13,7 +13,8 @@ import (
 	"vortex/internal/runtime"
 )
 
-func testStartAndStatus(t *testing.T, b *bench) {
+func testStartAndStatus(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "sleep")
 	before := time.Now().Add(-time.Minute)
 	s := b.start(t, spec)
@@ -38,7 +39,8 @@ func testStartAndStatus(t *testing.T, b *bench) {
 	}
 }
 
-func testDuplicateID(t *testing.T, b *bench) {
+func testDuplicateID(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "sleep")
 	first := b.start(t, spec)
 	_, err := b.d.Start(t.Context(), spec)
@@ -48,7 +50,8 @@ func testDuplicateID(t *testing.T, b *bench) {
 	}
 }
 
-func testUnknownID(t *testing.T, b *bench) {
+func testUnknownID(b *bench) {
+	t := b.T
 	ctx := t.Context()
 	wantKind(t, "Stop", b.d.Stop(ctx, "nobody", time.Second), vortex.NotFound)
 	_, err := b.d.Exec(ctx, "nobody", runtime.ExecSpec{Command: []string{"x"}})
@@ -64,7 +67,8 @@ func testUnknownID(t *testing.T, b *bench) {
 	}
 }
 
-func testInvalidID(t *testing.T, b *bench) {
+func testInvalidID(b *bench) {
+	t := b.T
 	for _, id := range []string{"", "..", "../x", "a/b", "UPPER", "a b", string(make([]byte, 64))} {
 		spec := b.spec(t, "", "sleep")
 		spec.ID = id
@@ -73,7 +77,8 @@ func testInvalidID(t *testing.T, b *bench) {
 	}
 }
 
-func testStopAndRemove(t *testing.T, b *bench) {
+func testStopAndRemove(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "sleep")
 	b.start(t, spec)
 	b.ready(t, spec.ID)
@@ -101,7 +106,8 @@ func testStopAndRemove(t *testing.T, b *bench) {
 	b.start(t, spec) // the id is free again
 }
 
-func testRemoveRunning(t *testing.T, b *bench) {
+func testRemoveRunning(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "stubborn")
 	b.start(t, spec)
 	if err := b.d.Remove(t.Context(), spec.ID); err != nil {
@@ -112,7 +118,8 @@ func testRemoveRunning(t *testing.T, b *bench) {
 	}
 }
 
-func testKillIsNoticed(t *testing.T, b *bench) {
+func testKillIsNoticed(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "sleep")
 	seen := b.watch(t)
 	b.start(t, spec)
@@ -129,7 +136,8 @@ func testKillIsNoticed(t *testing.T, b *bench) {
 	}
 }
 
-func testExitBeforeWatch(t *testing.T, b *bench) {
+func testExitBeforeWatch(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "sleep")
 	b.start(t, spec)
 	b.kill(t, spec.ID)
@@ -139,7 +147,8 @@ func testExitBeforeWatch(t *testing.T, b *bench) {
 	}
 }
 
-func testWatchEnds(t *testing.T, b *bench) {
+func testWatchEnds(b *bench) {
+	t := b.T
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -156,7 +165,8 @@ func testWatchEnds(t *testing.T, b *bench) {
 	}
 }
 
-func testConcurrent(t *testing.T, b *bench) {
+func testConcurrent(b *bench) {
+	t := b.T
 	n := b.Concurrent
 	if n == 0 {
 		n = 20
@@ -208,7 +218,8 @@ func testConcurrent(t *testing.T, b *bench) {
 }
 
 // testRestart opens the driver again and finds running and exited instances as they were.
-func testRestart(t *testing.T, b *bench) {
+func testRestart(b *bench) {
+	t := b.T
 	live, dead := b.spec(t, "live", "sleep"), b.spec(t, "dead", "term", "7")
 	b.start(t, live)
 	b.start(t, dead)
@@ -246,7 +257,8 @@ func testRestart(t *testing.T, b *bench) {
 }
 
 // testExitWhileAway lets instances exit while no driver is open.
-func testExitWhileAway(t *testing.T, b *bench) {
+func testExitWhileAway(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "term", "5")
 	s := b.start(t, spec)
 	b.printed(t, spec.ID, "ready")

@@ -5,9 +5,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,7 +26,8 @@ func linesOf(entries []runtime.LogEntry, stream runtime.Stream) []string {
 	return out
 }
 
-func testLogsBothStreams(t *testing.T, b *bench) {
+func testLogsBothStreams(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "print", "3")
 	b.start(t, spec)
 	b.printed(t, spec.ID, "err 2")
@@ -45,7 +46,8 @@ func testLogsBothStreams(t *testing.T, b *bench) {
 	}
 }
 
-func testLogsTailSince(t *testing.T, b *bench) {
+func testLogsTailSince(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "flood", "50")
 	b.run(t, spec)
 	all := b.logs(t, spec.ID, runtime.LogOptions{})
@@ -66,7 +68,8 @@ func testLogsTailSince(t *testing.T, b *bench) {
 	}
 }
 
-func testLogsFollow(t *testing.T, b *bench) {
+func testLogsFollow(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "tick")
 	b.start(t, spec)
 	seq, err := b.d.Logs(t.Context(), spec.ID, runtime.LogOptions{Follow: true})
@@ -90,7 +93,8 @@ func testLogsFollow(t *testing.T, b *bench) {
 	}
 }
 
-func testLogsFollowContext(t *testing.T, b *bench) {
+func testLogsFollowContext(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "sleep")
 	b.start(t, spec)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -110,7 +114,8 @@ func testLogsFollowContext(t *testing.T, b *bench) {
 }
 
 // testLogsLongLine writes one line of a megabyte without a line break: nothing of it may be lost.
-func testLogsLongLine(t *testing.T, b *bench) {
+func testLogsLongLine(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "long", "1000000")
 	b.run(t, spec)
 	total := 0
@@ -123,9 +128,10 @@ func testLogsLongLine(t *testing.T, b *bench) {
 }
 
 // testLogsFlood writes more than a driver need keep: what is kept is the newest, whole and in order.
-func testLogsFlood(t *testing.T, b *bench) {
+func testLogsFlood(b *bench) {
+	t := b.T
 	const n = 400_000 // 40 MB
-	spec := b.spec(t, "", "flood", fmt.Sprint(n))
+	spec := b.spec(t, "", "flood", strconv.Itoa(n))
 	if s, _ := b.run(t, spec); s.ExitCode != 0 {
 		t.Fatalf("%+v: logging disturbed the instance", s)
 	}
@@ -146,7 +152,8 @@ func testLogsFlood(t *testing.T, b *bench) {
 }
 
 // testOrphan ends the first process while another still holds its output open.
-func testOrphan(t *testing.T, b *bench) {
+func testOrphan(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "orphan")
 	s, out := b.run(t, spec)
 	if s.ExitCode != 0 || len(out) == 0 || !strings.HasPrefix(out[0], "left ") {
@@ -154,13 +161,14 @@ func testOrphan(t *testing.T, b *bench) {
 	}
 }
 
-func testExec(t *testing.T, b *bench) {
+func testExec(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "sleep")
 	spec.Env = []string{"FROM=instance"}
 	b.start(t, spec)
 	b.printed(t, spec.ID, "ready")
 	for _, code := range []int{0, 3, 200} {
-		got, err := b.d.Exec(t.Context(), spec.ID, runtime.ExecSpec{Command: []string{b.Probe, "exit", fmt.Sprint(code)}})
+		got, err := b.d.Exec(t.Context(), spec.ID, runtime.ExecSpec{Command: []string{b.Probe, "exit", strconv.Itoa(code)}})
 		if err != nil || got != code {
 			t.Errorf("exit %d: got %d, %v", code, got, err)
 		}
@@ -172,21 +180,7 @@ func testExec(t *testing.T, b *bench) {
 	if err != nil || code != 0 || out.Len() != 250_000 {
 		t.Errorf("cat: code %d, %v, %d bytes; want 0, nil, 250000", code, err, out.Len())
 	}
-	out.Reset()
-	_, err = b.d.Exec(t.Context(), spec.ID, runtime.ExecSpec{Command: []string{b.Probe, "env"}, Env: []string{"EXTRA=1"}, Stdout: &out})
-	env := strings.Split(out.String(), "\n")
-	if err != nil || !slices.Contains(env, "FROM=instance") || !slices.Contains(env, "EXTRA=1") {
-		t.Errorf("env: %v, %q; want the instance's and the exec's own", err, env)
-	}
-	var errOut bytes.Buffer
-	code, err = b.d.Exec(t.Context(), spec.ID, runtime.ExecSpec{Command: []string{b.Probe, "nonsense"}, Stderr: &errOut})
-	if err != nil || code != 2 || !strings.Contains(errOut.String(), "unknown mode") {
-		t.Errorf("stderr: code %d, %v, %q", code, err, errOut.String())
-	}
-	code, err = b.d.Exec(t.Context(), spec.ID, runtime.ExecSpec{Command: []string{"/no/such/program"}})
-	if err == nil && code != 126 && code != 127 {
-		t.Errorf("a missing program: code %d and no error", code)
-	}
+	testExecOutput(b, spec.ID)
 	if err := b.d.Stop(t.Context(), spec.ID, patience); err != nil {
 		t.Fatalf("Stop: %v", err)
 	}
@@ -194,7 +188,27 @@ func testExec(t *testing.T, b *bench) {
 	wantKind(t, "Exec in an exited instance", err, vortex.Precondition)
 }
 
-func testExecTTY(t *testing.T, b *bench) {
+// testExecOutput looks at what a command sees and says.
+func testExecOutput(b *bench, id string) {
+	t := b.T
+	var out, errOut bytes.Buffer
+	_, err := b.d.Exec(t.Context(), id, runtime.ExecSpec{Command: []string{b.Probe, "env"}, Env: []string{"EXTRA=1"}, Stdout: &out})
+	env := strings.Split(out.String(), "\n")
+	if err != nil || !slices.Contains(env, "FROM=instance") || !slices.Contains(env, "EXTRA=1") {
+		t.Errorf("env: %v, %q; want the instance's and the exec's own", err, env)
+	}
+	code, err := b.d.Exec(t.Context(), id, runtime.ExecSpec{Command: []string{b.Probe, "nonsense"}, Stderr: &errOut})
+	if err != nil || code != 2 || !strings.Contains(errOut.String(), "unknown mode") {
+		t.Errorf("stderr: code %d, %v, %q", code, err, errOut.String())
+	}
+	code, err = b.d.Exec(t.Context(), id, runtime.ExecSpec{Command: []string{"/no/such/program"}})
+	if err == nil && code != 126 && code != 127 {
+		t.Errorf("a missing program: code %d and no error", code)
+	}
+}
+
+func testExecTTY(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "sleep")
 	b.start(t, spec)
 	resize := make(chan runtime.WindowSize, 1)
@@ -224,7 +238,8 @@ func testExecTTY(t *testing.T, b *bench) {
 }
 
 // testExecContext ends the context of a command that never ends by itself.
-func testExecContext(t *testing.T, b *bench) {
+func testExecContext(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "sleep")
 	b.start(t, spec)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,7 +19,8 @@ import (
 	"vortex/internal/runtime"
 )
 
-func testExitCodes(t *testing.T, b *bench) {
+func testExitCodes(b *bench) {
+	t := b.T
 	for _, code := range []int{0, 1, 42, 255} {
 		s, _ := b.run(t, b.spec(t, strconv.Itoa(code), "exit", strconv.Itoa(code)))
 		if s.ExitCode != code || s.OOMKilled {
@@ -33,7 +33,8 @@ func testExitCodes(t *testing.T, b *bench) {
 }
 
 // testFailedStart asks for a program that is not there: an error that names it, and nothing left.
-func testFailedStart(t *testing.T, b *bench) {
+func testFailedStart(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "sleep")
 	spec.Command = []string{"/no/such/program"}
 	seen := b.watch(t)
@@ -56,7 +57,8 @@ func testFailedStart(t *testing.T, b *bench) {
 	}
 }
 
-func testStopGrace(t *testing.T, b *bench) {
+func testStopGrace(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "term", "9")
 	b.start(t, spec)
 	b.printed(t, spec.ID, "ready")
@@ -68,7 +70,8 @@ func testStopGrace(t *testing.T, b *bench) {
 	}
 }
 
-func testStopStubborn(t *testing.T, b *bench) {
+func testStopStubborn(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "stubborn")
 	b.start(t, spec)
 	b.printed(t, spec.ID, "ready")
@@ -85,7 +88,8 @@ func testStopStubborn(t *testing.T, b *bench) {
 	}
 }
 
-func testEnvironment(t *testing.T, b *bench) {
+func testEnvironment(b *bench) {
+	t := b.T
 	spec := b.spec(t, "env", "env")
 	spec.Env = []string{"GREETING=hello = world", "EMPTY=", "TWICE=1", "TWICE=2"}
 	_, env := b.run(t, spec)
@@ -109,7 +113,8 @@ func testEnvironment(t *testing.T, b *bench) {
 	}
 }
 
-func testUser(t *testing.T, b *bench) {
+func testUser(b *bench) {
+	t := b.T
 	spec := b.spec(t, "num", "id")
 	spec.User = "1234:2345"
 	if _, got := b.run(t, spec); len(got) != 1 || !strings.HasPrefix(got[0], "1234 2345 ") {
@@ -127,7 +132,8 @@ func testUser(t *testing.T, b *bench) {
 	}
 }
 
-func testHostname(t *testing.T, b *bench) {
+func testHostname(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "host")
 	spec.Hostname = "web-1"
 	if _, got := b.run(t, spec); !cmp.Equal(got, []string{"web-1"}) {
@@ -139,7 +145,8 @@ func testHostname(t *testing.T, b *bench) {
 	}
 }
 
-func testMemoryLimit(t *testing.T, b *bench) {
+func testMemoryLimit(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "eat", strconv.Itoa(200<<20))
 	spec.MemoryBytes = 48 << 20
 	s, out := b.run(t, spec)
@@ -152,7 +159,8 @@ func testMemoryLimit(t *testing.T, b *bench) {
 	b.printed(t, ok.ID, "ate")
 }
 
-func testPidsLimit(t *testing.T, b *bench) {
+func testPidsLimit(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "fork", "100")
 	spec.PidsLimit = 40
 	b.start(t, spec)
@@ -163,7 +171,8 @@ func testPidsLimit(t *testing.T, b *bench) {
 	}
 }
 
-func testMounts(t *testing.T, b *bench) {
+func testMounts(b *bench) {
+	t := b.T
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
@@ -183,7 +192,8 @@ func testMounts(t *testing.T, b *bench) {
 	}
 }
 
-func testServing(t *testing.T, b *bench) {
+func testServing(b *bench) {
+	t := b.T
 	spec := b.spec(t, "", "serve")
 	spec.Port = 8080
 	s := b.start(t, spec)
@@ -202,7 +212,8 @@ func testServing(t *testing.T, b *bench) {
 	})
 }
 
-func testStats(t *testing.T, b *bench) {
+func testStats(b *bench) {
+	t := b.T
 	st, ok := b.d.(runtime.Statter)
 	if !ok {
 		t.Skip("the driver does not measure")

@@ -74,7 +74,7 @@ func Run(t *testing.T, h Harness) {
 	tests := []struct {
 		name  string
 		needs []Feature
-		run   func(t *testing.T, h *bench)
+		run   func(b *bench)
 	}{
 		{"StartAndStatus", nil, testStartAndStatus},
 		{"DuplicateID", nil, testDuplicateID},
@@ -118,7 +118,7 @@ func Run(t *testing.T, h Harness) {
 					t.Skipf("no %s: %s", f, why)
 				}
 			}
-			tt.run(t, newBench(t, h))
+			tt.run(newBench(t, h))
 		})
 	}
 }
@@ -126,7 +126,7 @@ func Run(t *testing.T, h Harness) {
 // BuildProbe builds the probe program static into dir and returns its path.
 func BuildProbe(dir string) (string, error) {
 	out := filepath.Join(dir, "probe")
-	c := exec.Command("go", "build", "-ldflags", "-s -w", "-o", out, "vortex/internal/runtime/runtimetest/probe")
+	c := exec.CommandContext(context.Background(), "go", "build", "-ldflags", "-s -w", "-o", out, "vortex/internal/runtime/runtimetest/probe")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if b, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build probe: %w: %s", err, b)
@@ -138,6 +138,7 @@ func BuildProbe(dir string) (string, error) {
 type bench struct {
 	Harness
 
+	T   *testing.T
 	dir string
 	d   runtime.Driver
 	mu  sync.Mutex
@@ -146,7 +147,7 @@ type bench struct {
 
 func newBench(t *testing.T, h Harness) *bench {
 	t.Helper()
-	b := &bench{Harness: h, dir: t.TempDir()}
+	b := &bench{Harness: h, T: t, dir: t.TempDir()}
 	b.d = h.Open(t, b.dir)
 	t.Cleanup(func() { b.cleanup(t) })
 	return b

@@ -27,7 +27,7 @@ import (
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters the namespaces before Go starts
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/sirupsen/logrus"
+	"github.com/sirupsen/logrus" //nolint:depguard // libcontainer logs to it
 
 	"vortex/internal/runtime/shim/layout"
 )
@@ -45,7 +45,7 @@ func main() {
 		libcontainer.Init()
 	}
 	logrus.SetOutput(io.Discard)
-	os.Exit(dispatch(os.Args[1:]))
+	os.Exit(dispatch(os.Args[1:])) //nolint:forbidigo // a program of its own
 }
 
 func dispatch(args []string) int {

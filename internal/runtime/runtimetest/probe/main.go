@@ -5,7 +5,7 @@
 //	probe stubborn               ignores SIGTERM
 //	probe exit CODE
 //	probe print N                "out i" on stdout and "err i" on stderr for i < N, then sleep
-//	probe flood N                N lines "line i" padded to 100 bytes on stdout, then exit 0
+//	probe flood N                that many lines "line i" padded to 100 bytes on stdout, then exit 0
 //	probe long N                 one line of N bytes without a line break, then exit 0
 //	probe tick                   "tick i" every 20 ms
 //	probe env|args|cwd|id|host   print what it sees, then exit 0
@@ -17,6 +17,8 @@
 //	probe tty                    print whether stdin is a terminal, and its size
 //	probe write PATH             create a file, print "written" or the error, exit 0
 //	probe caps                   print CapEff and NoNewPrivs and Seccomp of /proc/self/status
+//
+//nolint:forbidigo,errcheck,noctx // a program of its own that prints to its stdout and lives in a test
 package main
 
 import (

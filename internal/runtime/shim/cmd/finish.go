@@ -30,7 +30,7 @@ func (s *shim) finish() {
 // killLeft kills every process that is still our descendant: the instance ended, and with it all it started.
 func (s *shim) killLeft() {
 	for killChildren() {
-		if _, err := unix.Wait4(-1, nil, 0, nil); err != nil && err != unix.EINTR { //nolint:errorlint // an errno is never wrapped here
+		if _, err := unix.Wait4(-1, nil, 0, nil); err != nil && err != unix.EINTR {
 			return
 		}
 	}

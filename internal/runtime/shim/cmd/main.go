@@ -34,7 +34,7 @@ func main() {
 	debug.SetGCPercent(-1) // the loop makes no garbage; the limit is for what a mistake would make
 	debug.SetMemoryLimit(memoryLimit)
 	unix.CloseOnExec(layout.AliveFD)
-	os.Exit(run(parse(os.Args[1:])))
+	os.Exit(run(parse(os.Args[1:]))) //nolint:forbidigo // a program of its own
 }
 
 // options is the command line.

@@ -108,7 +108,7 @@ func (s *shim) awaitRunner(runner int) error {
 	var status unix.WaitStatus
 	for {
 		_, err := unix.Wait4(runner, &status, 0, nil)
-		if err == unix.EINTR { //nolint:errorlint // an errno is never wrapped here
+		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
@@ -210,7 +210,7 @@ func (s *shim) reap() bool {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
 		switch {
-		case err == unix.EINTR: //nolint:errorlint // an errno is never wrapped here
+		case err == unix.EINTR:
 		case err != nil || pid <= 0:
 			return false
 		case pid == s.pid:
