@@ -206,6 +206,7 @@ func (n *Node) startAgent(ctx context.Context) error {
 		return err
 	}
 	n.parts.closer("images", n.images.Close)
+	n.parts.start("image collection", n.collectImages)
 	if n.drivers, err = openDrivers(ctx, n.cfg, n.images, n.parts); err != nil {
 		return err
 	}

@@ -35,6 +35,9 @@ func openStore(ctx context.Context, cfg Config, log *slog.Logger) (*kind.Store, 
 
 func openEngine(ctx context.Context, cfg Config, log *slog.Logger) (engine.Engine, error) {
 	if cfg.Store == "" {
+		if err := free(ctx, cfg); err != nil {
+			return nil, err
+		}
 		embedded := etcd.Embedded{
 			Dir: filepath.Join(cfg.Data, "store"), ClientAddr: cfg.EtcdClient, PeerAddr: cfg.EtcdPeer, Log: log,
 		}
@@ -57,4 +60,21 @@ func openEngine(ctx context.Context, cfg Config, log *slog.Logger) (engine.Engin
 	}
 	external.Endpoints = strings.Split(hosts, ",")
 	return external.Open(ctx)
+}
+
+// free refuses addresses of the embedded engine that something else listens on, naming the flag to change.
+func free(ctx context.Context, cfg Config) error {
+	for flag, addr := range map[string]string{"--etcd-client": cfg.EtcdClient, "--etcd-peer": cfg.EtcdPeer} {
+		if addr == "" {
+			continue
+		}
+		l, err := listen(ctx, "The embedded store", flag, addr)
+		if err != nil {
+			return err
+		}
+		if err := l.Close(); err != nil {
+			return fmt.Errorf("probe %s: %w", addr, err)
+		}
+	}
+	return nil
 }

@@ -98,7 +98,7 @@ func TestLogsAndExec(t *testing.T) {
 	if code == 0 || !strings.Contains(stderr, "no-such-program") {
 		t.Errorf("exec of a missing program: exit %d, %s", code, stderr)
 	}
-	_, stderr, code = v.CLI(t.Context(), "exec", "web", "--", "/hello", "--no-such-flag")
+	_, stderr, code = v.CLI(t.Context(), "exec", "web", "--", "/app", "--no-such-flag")
 	if code != 2 || !strings.Contains(stderr, "no-such-flag") {
 		t.Errorf("exec: exit %d, %s; want the command's own code, 2, and what it wrote", code, stderr)
 	}
