@@ -50,7 +50,7 @@ func Settings() []Setting {
 		{Key: "node.labels", Flag: "label", Usage: "this node's labels, key=value,key=value", value: labels(func(c *Config) *map[string]string { return &c.Labels })},
 		{Key: "api.listen", Flag: "api", Usage: "address of the API and the dashboard", value: text(func(c *Config) *string { return &c.API })},
 		{Key: "api.token", Flag: "", Usage: "the API's token (default: one is made and kept)", value: text(func(c *Config) *string { return &c.Token })},
-		{Key: "kind.listen", Flag: "kind-listen", Usage: "address of the state store's gRPC service", value: text(func(c *Config) *string { return &c.Kind })},
+		{Key: "kind.listen", Flag: "kind", Usage: "address of the state store's gRPC service", value: text(func(c *Config) *string { return &c.Kind })},
 		{Key: "kind.anonymous", Flag: "kind-anonymous", Usage: "what store clients without a token may do: full, limited or off", value: text(func(c *Config) *string { return &c.KindAnonymous })},
 		{Key: "store.url", Flag: "store", Usage: "etcd://host:port,… instead of the embedded store", value: text(func(c *Config) *string { return &c.Store })},
 		{Key: "store.client_listen", Flag: "etcd-client", Usage: "client address of the embedded store; empty: a private socket", value: text(func(c *Config) *string { return &c.EtcdClient })},

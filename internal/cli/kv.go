@@ -1,0 +1,364 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"vortex"
+	"vortex/client"
+	kindpb "vortex/proto/kind"
+)
+
+func (a *cli) kvCommand() *cobra.Command {
+	cmd := group("kv", "Read and write the state store",
+		a.kvGetCommand(), a.kvPutCommand(), a.kvDeleteCommand(), a.kvCasCommand(), a.kvScanCommand(), a.kvQueryCommand(),
+		a.kvWatchCommand(), a.kvSchemaCommand(), a.kvStatusCommand())
+	cmd.PersistentFlags().StringVar(&a.kind, "kind", "", "host:port of the store (default: the server's; VORTEX_KIND)")
+	return cmd
+}
+
+// withKind runs a command that needs the store.
+func (a *cli) withKind(run func(ctx context.Context, k *client.Kind, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		k, err := a.openKind()
+		if err != nil {
+			return err
+		}
+		defer k.Close() //nolint:errcheck // nothing is left to send
+		return run(cmd.Context(), k, args)
+	}
+}
+
+// kvRecord is a record as it is printed: a JSON value as it is, any other as text or bytes.
+type kvRecord struct {
+	Key       string     `json:"key"`
+	Value     any        `json:"value"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	Revision  uint64     `json:"mod_revision"`
+}
+
+func printable(value []byte) any {
+	switch {
+	case json.Valid(value):
+		return json.RawMessage(value)
+	case utf8.Valid(value):
+		return string(value)
+	default:
+		return value
+	}
+}
+
+func kvRecordOf(r client.Record) kvRecord {
+	out := kvRecord{Key: r.Key, Value: printable(r.Value), Revision: r.ModRevision}
+	if !r.ExpiresAt.IsZero() {
+		out.ExpiresAt = &r.ExpiresAt
+	}
+	return out
+}
+
+func (a *cli) kvGetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "get KEY", Short: "Print the value at a key", Args: between(1, 1, "a key"),
+		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
+			rec, err := k.Get(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			switch a.output {
+			case "json", "yaml":
+				return a.object(kvRecordOf(rec))
+			case "name":
+				a.say("%s", rec.Key)
+				return nil
+			}
+			_, err = a.env.Stdout.Write(append(rec.Value, '\n'))
+			return err
+		}),
+	}
+}
+
+// valueOf is an argument, or what stdin holds when it is -, or a file when it starts with @.
+func (a *cli) valueOf(arg string) ([]byte, error) {
+	switch {
+	case arg == "-":
+		data, err := io.ReadAll(a.env.Stdin)
+		if err != nil {
+			return nil, vortex.Errorf(vortex.Invalid, "stdin cannot be read: %w", err)
+		}
+		return data, nil
+	case strings.HasPrefix(arg, "@"):
+		data, err := os.ReadFile(arg[1:])
+		if err != nil {
+			return nil, vortex.Errorf(vortex.NotFound, "the value cannot be read: %w", err)
+		}
+		return data, nil
+	default:
+		return []byte(arg), nil
+	}
+}
+
+func (a *cli) kvPutCommand() *cobra.Command {
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use: "put KEY VALUE|@FILE|-", Short: "Write a value", Args: between(2, 2, "a key and a value"),
+		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
+			value, err := a.valueOf(args[1])
+			if err != nil {
+				return err
+			}
+			rev, err := k.Put(ctx, args[0], value, ttl)
+			if err != nil {
+				return err
+			}
+			return a.result(map[string]any{"key": args[0], "revision": rev}, args[0], "%s written at revision %d", args[0], rev)
+		}),
+	}
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "the value disappears after this long")
+	return cmd
+}
+
+func (a *cli) kvDeleteCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "del KEY", Aliases: []string{"delete", "rm"}, Short: "Remove a key", Args: between(1, 1, "a key"),
+		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
+			existed, err := k.Delete(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if !existed {
+				return vortex.Errorf(vortex.NotFound, "no record at %q", args[0])
+			}
+			return a.result(map[string]any{"key": args[0]}, args[0], "%s removed", args[0])
+		}),
+	}
+}
+
+func (a *cli) kvCasCommand() *cobra.Command {
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use: "cas KEY EXPECTED NEW", Short: "Write a value if the key holds exactly EXPECTED; \"\" is absent",
+		Args: between(3, 3, "a key, the expected and the new value"),
+		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
+			expected, err := a.valueOf(args[1])
+			if err != nil {
+				return err
+			}
+			value, err := a.valueOf(args[2])
+			if err != nil {
+				return err
+			}
+			swapped, err := k.CompareAndSwap(ctx, args[0], expected, value, ttl)
+			if err != nil {
+				return err
+			}
+			if !swapped {
+				return vortex.Errorf(vortex.Conflict, "%q does not hold what was expected\n`vortex kv get %s` prints what it holds", args[0], args[0])
+			}
+			return a.result(map[string]any{"key": args[0], "success": true}, args[0], "%s written", args[0])
+		}),
+	}
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "the value disappears after this long")
+	return cmd
+}
+
+func (a *cli) kvScanCommand() *cobra.Command {
+	var filters []string
+	cmd := &cobra.Command{
+		Use: "scan [PREFIX]", Aliases: []string{"ls"}, Short: "List the records whose key starts with PREFIX", Args: between(0, 1, "a prefix or nothing"),
+		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
+			var parsed []client.Filter
+			for _, text := range filters {
+				f, err := fieldValue(text)
+				if err != nil {
+					return err
+				}
+				parsed = append(parsed, f)
+			}
+			found, err := k.Scan(ctx, strings.Join(args, ""), parsed...)
+			if err != nil {
+				return err
+			}
+			return a.showRecords(found)
+		}),
+	}
+	cmd.Flags().StringArrayVar(&filters, "where", nil, "field=value; may be repeated")
+	return cmd
+}
+
+// fieldValue reads field=value.
+func fieldValue(text string) (client.Filter, error) {
+	field, value, ok := strings.Cut(text, "=")
+	if !ok || field == "" {
+		return client.Filter{}, errUsage("expected field=value, got %q", text)
+	}
+	return client.Filter{Field: field, Value: value}, nil
+}
+
+func (a *cli) kvQueryCommand() *cobra.Command {
+	var limit uint32
+	cmd := &cobra.Command{
+		Use: "query TYPE FIELD=VALUE", Short: "List the records of a type by an indexed field",
+		Example: "  vortex kv query ContainerRecord status=Running",
+		Args:    between(2, 2, "a type and field=value"),
+		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
+			f, err := fieldValue(args[1])
+			if err != nil {
+				return err
+			}
+			found, err := k.Query(ctx, args[0], f, limit)
+			if err != nil {
+				return err
+			}
+			return a.showRecords(found)
+		}),
+	}
+	cmd.Flags().Uint32Var(&limit, "limit", 0, "how many at most; 0 is all")
+	return cmd
+}
+
+func (a *cli) showRecords(found []client.Record) error {
+	records := make([]kvRecord, len(found))
+	for i, rec := range found {
+		records[i] = kvRecordOf(rec)
+	}
+	const width = 100
+	return show(a, list[client.Record]{
+		items: found, object: records, empty: "no records", name: func(r client.Record) string { return r.Key },
+		columns: []column[client.Record]{
+			{"KEY", false, func(r client.Record) string { return r.Key }},
+			{"REVISION", true, func(r client.Record) string { return strconv.FormatUint(r.ModRevision, 10) }},
+			{"EXPIRES", true, func(r client.Record) string {
+				if r.ExpiresAt.IsZero() {
+					return "-"
+				}
+				return "in " + age(time.Until(r.ExpiresAt))
+			}},
+			{"VALUE", false, func(r client.Record) string {
+				if a.output == "wide" {
+					return string(r.Value)
+				}
+				return short(string(r.Value), width)
+			}},
+		},
+	})
+}
+
+func (a *cli) kvWatchCommand() *cobra.Command {
+	var from uint64
+	cmd := &cobra.Command{
+		Use: "watch [PREFIX]", Short: "Print every change of keys that start with PREFIX", Args: between(0, 1, "a prefix or nothing"),
+		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
+			for ch, err := range k.Watch(ctx, strings.Join(args, ""), from) {
+				if err != nil {
+					return err
+				}
+				if err := a.showChange(ch); err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+	}
+	cmd.Flags().Uint64Var(&from, "from", 0, "replay every change from this revision on first")
+	return cmd
+}
+
+func (a *cli) showChange(ch client.KeyChange) error {
+	operation, paint := "PUT", a.style.good
+	if ch.Deleted {
+		operation, paint = "DELETE", a.style.bad
+	}
+	switch a.output {
+	case "json", "yaml":
+		return a.object(map[string]any{"key": ch.Key, "operation": operation, "revision": ch.Revision, "value": printable(ch.Value)})
+	case "name":
+		a.say("%s", ch.Key)
+	default:
+		a.say("%s %s %s", paint(operation), ch.Key, string(ch.Value))
+	}
+	return nil
+}
+
+func (a *cli) kvSchemaCommand() *cobra.Command {
+	var check bool
+	cmd := &cobra.Command{
+		Use: "schema [NAME FILE]", Short: "List the types in force, or load more from a KSL file", Args: between(0, 2, "nothing, or a name and a file"),
+		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
+			var types []*kindpb.SchemaType
+			var err error
+			switch len(args) {
+			case 0:
+				types, err = k.Types(ctx)
+			case 1:
+				return errUsage("expected a name and a file, got %s", args[0])
+			default:
+				source := "@" + args[1]
+				if args[1] == "-" {
+					source = "-"
+				}
+				text, readErr := a.valueOf(source)
+				if readErr != nil {
+					return readErr
+				}
+				types, err = k.LoadSchema(ctx, args[0], text, check)
+			}
+			if err != nil {
+				return err
+			}
+			return show(a, typeList(types))
+		}),
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "only check the file")
+	return cmd
+}
+
+// kvType is a type as it is printed.
+type kvType struct {
+	Name    string   `json:"name"`
+	Prefix  string   `json:"prefix,omitempty"`
+	Fields  []string `json:"fields"`
+	Indexed []string `json:"indexed,omitempty"`
+}
+
+func typeList(types []*kindpb.SchemaType) list[kvType] {
+	items := make([]kvType, len(types))
+	for i, t := range types {
+		items[i] = kvType{t.GetName(), t.GetPrefix(), t.GetFields(), t.GetIndexed()}
+	}
+	return list[kvType]{
+		items: items, object: items, empty: "no types", name: func(t kvType) string { return t.Name },
+		columns: []column[kvType]{
+			{"TYPE", false, func(t kvType) string { return t.Name }},
+			{"PREFIX", false, func(t kvType) string { return orDash(t.Prefix) }},
+			{"INDEXED", false, func(t kvType) string { return orDash(strings.Join(t.Indexed, ",")) }},
+			{"FIELDS", true, func(t kvType) string { return strings.Join(t.Fields, ",") }},
+		},
+	}
+}
+
+func (a *cli) kvStatusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Tell how the store is", Args: none,
+		RunE: a.withKind(func(ctx context.Context, k *client.Kind, _ []string) error {
+			st, err := k.Status(ctx)
+			if err != nil {
+				return err
+			}
+			engine := "ok"
+			if st.GetStale() {
+				engine = "away: reads come from memory, writes fail"
+			}
+			object := map[string]any{"revision": st.GetRevision(), "records": st.GetRecords(), "stale": st.GetStale(), "version": st.GetVersion()}
+			return a.result(object, strconv.FormatUint(st.GetRevision(), 10), "revision  %d\nrecords   %d\nengine    %s\nversion   %s",
+				st.GetRevision(), st.GetRecords(), a.style.state(engine), orDash(st.GetVersion()))
+		}),
+	}
+}
