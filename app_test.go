@@ -3,6 +3,7 @@ package vortex_test
 import (
 	"encoding/json"
 	"math"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -22,8 +23,6 @@ func appOf(t *testing.T, spec string) *vortex.App {
 	app.SetDefaults()
 	return &app
 }
-
-func ptr[T any](v T) *T { return &v }
 
 const webSpec = `{"metadata": {"name": "web"}, "spec": {"image": "nginx", "ports": [{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 80}]}}`
 
@@ -51,8 +50,8 @@ func TestSilenceMeansTheDefaults(t *testing.T) {
 		t.Errorf("TargetRPS = %v", got)
 	}
 	want := vortex.HealthCheck{
-		Protocol: vortex.ProbeProtocolTCP, Port: ptr(uint16(80)), InitialDelaySeconds: ptr(0.0), PeriodSeconds: ptr(5.0),
-		TimeoutSeconds: ptr(2.0), FailureThreshold: ptr(uint32(3)), SuccessThreshold: ptr(uint32(1)),
+		Protocol: vortex.ProbeProtocolTCP, Port: new(uint16(80)), InitialDelaySeconds: new(0.0), PeriodSeconds: new(5.0),
+		TimeoutSeconds: new(2.0), FailureThreshold: new(uint32(3)), SuccessThreshold: new(uint32(1)),
 	}
 	if got, ok := app.Probe(); !ok || !cmp.Equal(got, want) {
 		t.Errorf("Probe = %t, %s", ok, cmp.Diff(want, got))
@@ -64,9 +63,9 @@ func TestSilenceMeansTheDefaults(t *testing.T) {
 
 func TestProbe(t *testing.T) {
 	app := appOf(t, webSpec)
-	app.HealthCheck = &vortex.HealthCheck{PeriodSeconds: ptr(1.0)}
+	app.HealthCheck = &vortex.HealthCheck{PeriodSeconds: new(1.0)}
 	got, ok := app.Probe()
-	if !ok || got.Protocol != vortex.ProbeProtocolHTTP || got.Path != "/" || got.Method != "GET" || *got.Port != 80 || *got.PeriodSeconds != 1 {
+	if !ok || got.Protocol != vortex.ProbeProtocolHTTP || got.Path != "/" || got.Method != http.MethodGet || *got.Port != 80 || *got.PeriodSeconds != 1 {
 		t.Errorf("Probe = %+v, %t", got, ok)
 	}
 	if n := len(got.ExpectedStatusCodes); n != 200 || got.ExpectedStatusCodes[0] != 200 || got.ExpectedStatusCodes[n-1] != 399 {
@@ -140,18 +139,18 @@ func TestReplicas(t *testing.T) {
 
 func TestRolloutOfHostPorts(t *testing.T) {
 	app := appOf(t, webSpec)
-	app.Spec.Ports[1].HostPort = ptr(uint16(8080))
+	app.Spec.Ports[1].HostPort = new(uint16(8080))
 	if app.MaxSurge() != 0 || app.MaxUnavailable() != 1 {
 		t.Errorf("with a host port maxSurge is %d and maxUnavailable %d, want 0 and 1", app.MaxSurge(), app.MaxUnavailable())
 	}
 	if got := app.HostPorts(); !cmp.Equal(got, []uint16{8080}) {
 		t.Errorf("HostPorts = %v", got)
 	}
-	app.Rollout = &vortex.RolloutPolicy{MaxUnavailable: ptr(uint32(0))}
+	app.Rollout = &vortex.RolloutPolicy{MaxUnavailable: new(uint32(0))}
 	if app.MaxSurge() != 1 || app.MaxUnavailable() != 0 {
 		t.Errorf("asked for no gap, maxSurge is %d and maxUnavailable %d", app.MaxSurge(), app.MaxUnavailable())
 	}
-	app.Rollout = &vortex.RolloutPolicy{MaxSurge: ptr(uint32(0))}
+	app.Rollout = &vortex.RolloutPolicy{MaxSurge: new(uint32(0))}
 	if app.MaxSurge() != 0 || app.MaxUnavailable() != 1 {
 		t.Errorf("asked for no surge, maxSurge is %d and maxUnavailable %d", app.MaxSurge(), app.MaxUnavailable())
 	}
@@ -167,9 +166,9 @@ func TestTemplateHash(t *testing.T) {
 	restarted := app.TemplateHash("", at)
 	same := map[string]func(*vortex.App){
 		"defaults left out": func(a *vortex.App) { a.Spec.Type, a.Spec.Runtime, a.Spec.Ports[1].Protocol, a.Kind = "", "", "", "" },
-		"scaling":           func(a *vortex.App) { a.Scaling = &vortex.Scaling{MinReplicas: ptr(uint32(7))} },
+		"scaling":           func(a *vortex.App) { a.Scaling = &vortex.Scaling{MinReplicas: new(uint32(7))} },
 		"route":             func(a *vortex.App) { a.Route = &vortex.Route{Hosts: []string{"a.example"}} },
-		"rollout":           func(a *vortex.App) { a.Rollout = &vortex.RolloutPolicy{MaxSurge: ptr(uint32(7))} },
+		"rollout":           func(a *vortex.App) { a.Rollout = &vortex.RolloutPolicy{MaxSurge: new(uint32(7))} },
 		"labels":            func(a *vortex.App) { a.Metadata.Labels = map[string]string{"tier": "web"} },
 		"an empty list":     func(a *vortex.App) { a.Spec.Args = []string{} },
 	}

@@ -214,12 +214,14 @@ func (s *AppSpec) runsHostProgram() bool {
 // only the repository is needed.
 func CheckImage(ref string) error {
 	const expected = `expected an image such as "nginx:1.29" or "registry.example.com/team/app:v1"`
+	if strings.Contains(ref, "://") {
+		return Errorf(Invalid, "%s, got %q; leave out the scheme", expected, ref)
+	}
 	rest, digest, pinned := strings.Cut(ref, "@")
 	if pinned && !strings.Contains(digest, ":") {
 		return Errorf(Invalid, `%s, got %q; a digest looks like "@sha256:…"`, expected, ref)
 	}
-	slash := strings.LastIndexByte(rest, '/')
-	if colon := strings.LastIndexByte(rest, ':'); colon > slash {
+	if colon := strings.LastIndexByte(rest, ':'); colon > strings.LastIndexByte(rest, '/') {
 		if tag := rest[colon+1:]; tag == "" || len(tag) > 128 || strings.ContainsFunc(tag, notTag) {
 			return Errorf(Invalid, "%s, got %q with the tag %q", expected, ref, tag)
 		}
@@ -232,14 +234,23 @@ func CheckImage(ref string) error {
 		rest = repository
 	}
 	switch {
-	case strings.Contains(ref, "://"):
-		return Errorf(Invalid, "%s, got %q; leave out the scheme", expected, ref)
-	case strings.ToLower(rest) != rest && !strings.ContainsFunc(strings.ToLower(rest), notRepository):
+	case isRepository(rest):
+		return nil
+	case isRepository(strings.ToLower(rest)):
 		return Errorf(Invalid, "%s in lower case, got %q", expected, ref)
-	case strings.Trim(rest, "/._-") != rest || rest == "" || strings.Contains(rest, "//") || strings.ContainsFunc(rest, notRepository):
+	default:
 		return Errorf(Invalid, "%s, got %q", expected, ref)
 	}
-	return nil
+}
+
+// isRepository reports whether name consists of lower-case parts with slashes between them.
+func isRepository(name string) bool {
+	for part := range strings.SplitSeq(name, "/") {
+		if part == "" || strings.Trim(part, "._-") != part || strings.ContainsFunc(part, notRepository) {
+			return false
+		}
+	}
+	return true
 }
 
 // isRegistry reports whether host can be a registry: a name or an address, and maybe a port.
@@ -255,7 +266,7 @@ func isDomain(name string) bool {
 
 func notTag(r rune) bool { return notLabel(r) && (r < 'A' || r > 'Z') && r != '_' && r != '.' }
 
-func notRepository(r rune) bool { return notLabel(r) && r != '/' && r != '.' && r != '_' }
+func notRepository(r rune) bool { return notLabel(r) && r != '.' && r != '_' }
 
 // arguments refuses what cannot be passed to a program.
 func (c *checker) arguments(at string, list []string) {

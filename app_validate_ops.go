@@ -107,7 +107,10 @@ func (c *checker) onlyHTTP(h *HealthCheck) {
 		name  string
 		given bool
 	}{
-		{"path", h.Path != ""}, {"method", h.Method != ""}, {"headers", len(h.Headers) > 0}, {"body", h.Body != ""},
+		{"path", h.Path != ""},
+		{"method", h.Method != ""},
+		{"headers", len(h.Headers) > 0},
+		{"body", h.Body != ""},
 		{"expectedStatusCodes", len(h.ExpectedStatusCodes) > 0},
 	} {
 		if f.given {

@@ -20,17 +20,14 @@ const labelAttribute = "node.labels."
 // ParseConstraint reads a condition as it stands in a spec: an attribute of the node, == or !=, and a value,
 // for example "node.labels.zone == eu" or "node.arch != arm64". The value may stand in quotes. The error is Invalid.
 func ParseConstraint(text string) (Constraint, error) {
-	i := strings.Index(text, "=")
-	if i < 0 || i+1 == len(text) || !(text[i+1] == '=' || i > 0 && text[i-1] == '!') {
+	var c Constraint
+	left, right, ok := strings.Cut(text, "==")
+	if before, after, not := strings.Cut(text, "!="); not && len(before) < len(left) {
+		left, right, ok, c.Not = before, after, true, true
+	}
+	if !ok {
 		return Constraint{}, Errorf(Invalid,
 			`expected an attribute, == or !=, and a value, such as "node.labels.zone == eu", got %q`, text)
-	}
-	c := Constraint{Not: i > 0 && text[i-1] == '!'}
-	left, right := text[:i], text[i+1:]
-	if c.Not {
-		left = text[:i-1]
-	} else {
-		right = text[i+2:]
 	}
 	c.Attribute, c.Value = strings.TrimSpace(left), unquote(strings.TrimSpace(right))
 	if err := c.check(text); err != nil {

@@ -38,7 +38,7 @@ func (s *server) exitCode() int { return int(s.code.Load()) }
 
 func (s *server) greet(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintf(w, "Hello from %s, version %s\n", s.name, s.version)
+	answer(w, "Hello from %s, version %s\n", s.name, s.version)
 }
 
 func (s *server) health(w http.ResponseWriter, _ *http.Request) {
@@ -46,7 +46,7 @@ func (s *server) health(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "failing on purpose; GET /fail again to recover", http.StatusServiceUnavailable)
 		return
 	}
-	fmt.Fprintln(w, "ok")
+	answer(w, "ok\n")
 }
 
 // slow answers after ?ms= milliseconds, 1000 when it is not given, at most a minute.
@@ -57,7 +57,7 @@ func (s *server) slow(w http.ResponseWriter, r *http.Request) {
 	}
 	select {
 	case <-time.After(time.Duration(ms) * time.Millisecond):
-		fmt.Fprintf(w, "Hello from %s after %d ms\n", s.name, ms)
+		answer(w, "Hello from %s after %d ms\n", s.name, ms)
 	case <-r.Context().Done():
 	}
 }
@@ -66,7 +66,7 @@ func (s *server) fail(w http.ResponseWriter, _ *http.Request) {
 	for {
 		sick := s.sick.Load()
 		if s.sick.CompareAndSwap(sick, !sick) {
-			fmt.Fprintf(w, "healthy: %t\n", sick)
+			answer(w, "healthy: %t\n", sick)
 			return
 		}
 	}
@@ -78,11 +78,16 @@ func (s *server) quit(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	fmt.Fprintf(w, "exiting with %d\n", code)
+	answer(w, "exiting with %d\n", code)
 	s.once.Do(func() {
 		s.code.Store(int32(code))
 		close(s.exit)
 	})
+}
+
+// answer writes a text. A client that is gone does not matter.
+func answer(w http.ResponseWriter, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format, args...)
 }
 
 // number reads a parameter from 0 to most. It answers the request when the parameter is wrong.

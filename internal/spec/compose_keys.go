@@ -38,11 +38,11 @@ func keySet(text string) map[string]bool {
 	set := map[string]bool{}
 	group := regexp.MustCompile(`(\S*)\(([^)]*)\)`)
 	for _, m := range group.FindAllStringSubmatch(text, -1) {
-		for _, name := range strings.Fields(m[2]) {
+		for name := range strings.FieldsSeq(m[2]) {
 			set[m[1]+name] = false
 		}
 	}
-	for _, name := range strings.Fields(group.ReplaceAllString(text, "")) {
+	for name := range strings.FieldsSeq(group.ReplaceAllString(text, "")) {
 		set[strings.TrimSuffix(name, "/")] = strings.HasSuffix(name, "/")
 	}
 	return set
@@ -112,7 +112,7 @@ func (c *composeFile) visit(d *decoder, n *yaml.Node, path, pattern string, know
 			_, listed := composeKeys[pattern+"[]"]
 			c.visit(d, item, at, pattern+"[]", known && listed)
 		}
-	case yaml.ScalarNode:
+	default:
 		c.variables(n, path)
 	}
 }

@@ -141,9 +141,12 @@ func describe(n *yaml.Node) string {
 		return "an object"
 	case yaml.SequenceNode:
 		return "a list"
-	case yaml.AliasNode:
-		return "an alias"
+	default:
+		return describeScalar(n)
 	}
+}
+
+func describeScalar(n *yaml.Node) string {
 	value := n.Value
 	if runes := []rune(value); len(runes) > 60 {
 		value = string(runes[:60]) + "…"
