@@ -138,7 +138,7 @@ func (s *Set) start(ctx context.Context, e *entry, spec runtime.InstanceSpec) er
 		if ctx.Err() != nil {
 			return fmt.Errorf("start instance: %w", context.Cause(ctx))
 		}
-		return vortex.Errorf(vortex.Invalid, "instance %s does not start: %w", e.id, err)
+		return vortex.Errorf(startKind(err), "instance %s does not start: %w", e.id, err)
 	}
 	e.inst = inst
 	s.mu.Lock()
@@ -150,6 +150,17 @@ func (s *Set) start(ctx context.Context, e *entry, spec runtime.InstanceSpec) er
 	}
 	s.waits.Go(func() { s.await(e) })
 	return nil
+}
+
+// startKind tells a command that can never run from a node that cannot run it now, by the words of the runner, which
+// come from another process.
+func startKind(err error) vortex.ErrorKind {
+	for _, words := range []string{"exec: ", "exec format error", "chdir to cwd", "no such file or directory", "permission denied", "not a directory"} {
+		if strings.Contains(err.Error(), words) {
+			return vortex.Invalid
+		}
+	}
+	return vortex.Unavailable
 }
 
 func (e *entry) writeRecord() error {

@@ -39,6 +39,7 @@ type Writer struct {
 type stream struct {
 	name string
 	n    int
+	part bool // the last entry was a part
 	buf  [PartSize]byte
 }
 
@@ -75,7 +76,7 @@ func (w *Writer) ReadFrom(fd, which int) (int, error) {
 func (w *Writer) Close() {
 	for i := range w.streams {
 		s := &w.streams[i]
-		if s.n == 0 {
+		if s.n == 0 && !s.part {
 			continue
 		}
 		w.out = w.append(w.out[:0], s.name, 'F', s.buf[:s.n])
@@ -99,11 +100,13 @@ func (w *Writer) entries(s *stream) {
 		}
 		w.room(i)
 		w.out = w.append(w.out, s.name, 'F', rest[:i])
+		s.part = false
 		rest = rest[i+1:]
 	}
 	if len(rest) == len(s.buf) {
 		w.room(len(rest))
 		w.out = w.append(w.out, s.name, 'P', rest)
+		s.part = true
 		rest = nil
 	}
 	s.n = copy(s.buf[:], rest)

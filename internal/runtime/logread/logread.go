@@ -92,6 +92,7 @@ func (r *reader) run(ctx context.Context, tail int, emit func(runtime.LogEntry) 
 		}
 		catch = emit
 		if done {
+			r.unended(emit)
 			return nil
 		}
 		if err := r.watch.wait(); err != nil {
@@ -206,6 +207,18 @@ func (r *reader) parse(emit func(runtime.LogEntry) bool) bool {
 	}
 	r.buf = r.buf[:copy(r.buf, rest)]
 	return true
+}
+
+// unended emits the parts of lines that never ended: whoever wrote them was killed.
+func (r *reader) unended(emit func(runtime.LogEntry) bool) {
+	for stream, p := range r.parts {
+		if len(p.text) == 0 {
+			continue
+		}
+		if !emit(runtime.LogEntry{Time: p.at, Stream: runtime.Stream(stream), Line: string(p.text)}) {
+			return
+		}
+	}
 }
 
 // entry parses one line of the file. It reports false for one that is no entry, or only a part of one.

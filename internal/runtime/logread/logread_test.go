@@ -99,6 +99,20 @@ func TestLongLines(t *testing.T) {
 	}
 }
 
+// TestUnendedLine keeps a line that fills its parts exactly and never ends, whoever closed the log.
+func TestUnendedLine(t *testing.T) {
+	p := newPipe(t, 8<<20, 2)
+	line := strings.Repeat("x", 2*logfile.PartSize)
+	p.write(t, line, logfile.Stdout)
+	if got := read(t, p.path, runtime.LogOptions{}); len(got) != 1 || got[0] != "1 "+line {
+		t.Errorf("before the close: %d entries", len(got))
+	}
+	p.log.Close()
+	if got := read(t, p.path, runtime.LogOptions{}); len(got) != 1 || got[0] != "1 "+line {
+		t.Errorf("after the close: %d entries", len(got))
+	}
+}
+
 // TestRotation keeps the newest lines in a bounded number of bounded files.
 func TestRotation(t *testing.T) {
 	const size, files = 64 << 10, 3

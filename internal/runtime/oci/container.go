@@ -169,8 +169,12 @@ func (c *container) linux() *specs.Linux {
 		CgroupsPath: filepath.Join(c.cgroups.parent, c.spec.ID), Resources: c.resources(), RootfsPropagation: "rprivate",
 		Seccomp: seccompProfile(), MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
 		Namespaces: []specs.LinuxNamespace{
-			{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
-			{Type: specs.CgroupNamespace}, {Type: specs.NetworkNamespace, Path: c.net.NetNS},
+			{Type: specs.PIDNamespace},
+			{Type: specs.MountNamespace},
+			{Type: specs.IPCNamespace},
+			{Type: specs.UTSNamespace},
+			{Type: specs.CgroupNamespace},
+			{Type: specs.NetworkNamespace, Path: c.net.NetNS},
 		},
 		Sysctl: map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"}, // port 80 without root
 	}

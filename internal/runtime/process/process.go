@@ -84,6 +84,11 @@ func Open(ctx context.Context, cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, s := range set.List() {
+		if s.Port != 0 {
+			h.ports[s.Port] = s.ID
+		}
+	}
 	return &Driver{host: h, set: set}, nil
 }
 
@@ -122,7 +127,7 @@ type host struct {
 	cfg Config
 
 	mu    sync.Mutex
-	ports map[uint16]string // chosen since the driver was opened
+	ports map[uint16]string // chosen, by instance id
 }
 
 // Prepare checks the command and chooses the port.
