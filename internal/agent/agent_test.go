@@ -80,15 +80,40 @@ func (r *recorder) Record(ev vortex.EventRecord) {
 }
 
 // has reports whether an event of this type was recorded about the instance.
-func (r *recorder) has(typ, instance string) bool {
+func (r *recorder) has(typ, instance string) bool { return r.countOf(typ, instance) > 0 }
+
+// countOf returns how many events of this type were recorded about the instance.
+func (r *recorder) countOf(typ, instance string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	count := 0
 	for _, ev := range r.seen {
 		if ev.Type == typ && ev.Instance == instance {
-			return true
+			count++
 		}
 	}
-	return false
+	return count
+}
+
+// spying is a driver that keeps what it was last told to start.
+type spying struct {
+	runtime.Driver
+
+	mu   sync.Mutex
+	spec runtime.InstanceSpec
+}
+
+func (s *spying) Start(ctx context.Context, spec runtime.InstanceSpec) (runtime.Status, error) {
+	s.mu.Lock()
+	s.spec = spec
+	s.mu.Unlock()
+	return s.Driver.Start(ctx, spec)
+}
+
+func (s *spying) last() runtime.InstanceSpec {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.spec
 }
 
 // newBed starts an agent with the given drivers; the first is the default.
@@ -251,11 +276,18 @@ func newProcess(t *testing.T, dir string) *process.Driver {
 		t.Fatalf("open process driver: %v", err)
 	}
 	t.Cleanup(func() {
-		all, _ := d.List(context.Background())
-		for _, st := range all {
-			_ = d.Remove(context.Background(), st.ID)
-		}
 		_ = d.Close()
+		again, err := process.Open(context.Background(), process.Config{Root: dir, Shim: shimPath, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatalf("open process driver: %v", err)
+		}
+		defer again.Close()
+		all, _ := again.List(context.Background())
+		for _, st := range all {
+			if err := again.Remove(context.Background(), st.ID); err != nil {
+				t.Errorf("remove %s: %v", st.ID, err)
+			}
+		}
 	})
 	return d
 }

@@ -151,7 +151,7 @@ func (i *instance) nextToRun() func(context.Context) error {
 		return i.check
 	case i.phase == running:
 		return nil
-	case dead && i.want.placement.Epoch > deref(i.rec.Epoch), !dead && i.phase == exited:
+	case dead && i.rec.Epoch != nil && i.want.placement.Epoch > *i.rec.Epoch, !dead && i.phase == exited:
 		return i.reset
 	case !dead && i.want.release != nil:
 		return i.start

@@ -74,7 +74,8 @@ func newTally(s Schedule, initial State) tally {
 // take counts the result of a probe made at the given time and reports whether there is something to tell.
 func (t *tally) take(at time.Time, r Result) bool {
 	health := t.count(at, r.Healthy)
-	changed := health != t.state.Health || health != vortex.HealthHealthy && r.Detail != t.state.Detail
+	news := !r.Healthy && health != vortex.HealthHealthy && r.Detail != t.state.Detail
+	changed := news || health != t.state.Health
 	if changed {
 		t.state = State{Health: health, Detail: r.Detail}
 	}

@@ -1,6 +1,7 @@
 package health
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -32,10 +33,13 @@ type Probe struct {
 	ask     func(ctx context.Context) (healthy bool, detail string)
 }
 
+// bodyPatience is how long an answer's body may take once its head has decided.
+const bodyPatience = 50 * time.Millisecond
+
 const (
-	maxBody    = 4 << 10  // read of an answer, so that the instance can finish it
-	maxHeaders = 64 << 10 // accepted of an answer
-	maxOutput  = 160      // bytes of a command's output in a detail
+	maxBody   = 4 << 10  // read of an answer's body, so that the instance can finish it
+	maxAnswer = 64 << 10 // read of an answer at all
+	maxOutput = 160      // bytes of a command's output in a detail
 )
 
 // NewProbe returns the probe that check describes of the instance at address, an IP address. Every default must be filled in, as
@@ -79,34 +83,62 @@ func (p *Probe) connect(target string) func(context.Context) (bool, string) {
 		var dialer net.Dialer
 		conn, err := dialer.DialContext(ctx, "tcp", target)
 		if err != nil {
-			return false, what + ": " + p.explain(err)
+			return false, what + ": " + p.explain(ctx, err)
 		}
 		_ = conn.Close()
 		return true, what + ": accepted"
 	}
 }
 
-// http is healthy when the target answers with an expected status code. Redirects are answers like any other.
+// http is healthy when the target answers with an expected status code. Redirects are answers like any other. It speaks
+// on a connection of its own instead of through http.Transport, which keeps goroutines and
+// writes to the standard logger when a server says something unexpected.
 func (p *Probe) http(check vortex.HealthCheck, target string) func(context.Context) (bool, string) {
 	url := "http://" + target + check.Path
 	what := check.Method + " " + url
-	client := &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeaders, DisableCompression: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 	return func(ctx context.Context) (bool, string) {
 		req, err := http.NewRequestWithContext(ctx, check.Method, url, strings.NewReader(check.Body))
 		if err != nil {
 			return false, what + ": " + err.Error()
 		}
+		req.Close = true
 		setHeaders(req, check.Headers)
-		resp, err := client.Do(req)
+		code, err := roundTrip(ctx, target, req)
 		if err != nil {
-			return false, what + ": " + p.explain(err)
+			return false, what + ": " + p.explain(ctx, err)
 		}
-		_, _ = io.CopyN(io.Discard, resp.Body, maxBody)
-		_ = resp.Body.Close()
-		return expected(check.ExpectedStatusCodes, resp.StatusCode), what + ": " + statusText(resp.StatusCode)
+		return expected(check.ExpectedStatusCodes, code), what + ": " + statusText(code)
+	}
+}
+
+// roundTrip sends a request on a new connection and returns the status code of the answer.
+func roundTrip(ctx context.Context, target string, req *http.Request) (int, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", target)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(deadline)
+	}
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	if err := req.Write(conn); err != nil {
+		return 0, err
+	}
+	answer := bufio.NewReader(io.LimitReader(conn, maxAnswer))
+	for {
+		resp, err := http.ReadResponse(answer, req)
+		if err != nil {
+			return 0, err
+		}
+		if resp.StatusCode >= http.StatusOK || resp.StatusCode == http.StatusSwitchingProtocols {
+			_ = conn.SetReadDeadline(time.Now().Add(bodyPatience))
+			_, _ = io.CopyN(io.Discard, resp.Body, maxBody)
+			_ = conn.Close()
+			_ = resp.Body.Close()
+			return resp.StatusCode, nil
+		}
 	}
 }
 
@@ -140,7 +172,7 @@ func (p *Probe) exec(command []string, exec Exec) func(context.Context) (bool, s
 	return func(ctx context.Context) (bool, string) {
 		code, output, err := exec(ctx, command)
 		if err != nil {
-			return false, what + ": " + p.explain(err)
+			return false, what + ": " + p.explain(ctx, err)
 		}
 		detail := fmt.Sprintf("%s: exit code %d", what, code)
 		if line := lastLine(output); code != 0 && line != "" {
@@ -167,14 +199,15 @@ func lastLine(output string) string {
 }
 
 // explain says in a few words why a probe got no answer.
-func (p *Probe) explain(err error) string {
-	if netErr, ok := errors.AsType[net.Error](err); errors.Is(err, context.DeadlineExceeded) || ok && netErr.Timeout() {
+func (p *Probe) explain(ctx context.Context, err error) string {
+	netErr, ok := errors.AsType[net.Error](err)
+	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || ok && netErr.Timeout() {
 		return "no answer within " + p.timeout.String()
 	}
 	if call, ok := errors.AsType[*os.SyscallError](err); ok {
 		return call.Error()
 	}
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return "closed the connection without an answer"
 	}
 	if e, ok := errors.AsType[*vortex.Error](err); ok {
