@@ -170,8 +170,14 @@ func (p *planner) finishDrains() {
 			continue
 		}
 		left := DrainTimeout - p.Now.Sub(in.DrainSince)
-		if in.Routed && left > 0 && !in.gone() {
+		switch {
+		case in.gone():
+		case in.Routed && left > 0:
 			p.again(left)
+			continue
+		case in.DrainSince.Equal(p.Now) && p.changed[in.ID]:
+			// A router that was made before anybody knew of this drain may be about to list it: look once more.
+			p.again(settling)
 			continue
 		}
 		p.want(in, vortex.WantedStateStopped, in.Reason)

@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +27,12 @@ func (p *planner) judge() {
 			p.fail(in, "unhealthy: "+in.Container.HealthDetail, in.Container.HealthyAt.IsZero())
 		}
 	}
-	if p.failures() > 0 && p.Now.Sub(p.status.FailedAt) > calm {
+	if p.failures() == 0 {
+		return
+	}
+	if left := calm - p.Now.Sub(p.status.FailedAt); left > 0 {
+		p.again(left)
+	} else {
 		p.status.Failures = nil
 	}
 }
@@ -63,6 +69,9 @@ func (p *planner) fail(in *Instance, reason string, start bool) {
 func (p *planner) conclude() {
 	p.status.Desired = p.Desired
 	c := p.count()
+	if p.unproven() && p.Desired > 0 && p.status.State == vortex.RolloutStateComplete && c.healthy < int(p.Desired) {
+		p.status.State, p.status.StartedAt = vortex.RolloutStateProgressing, p.Now
+	}
 	switch {
 	case p.status.Active != p.status.Release: // reverted: nothing to decide before the next release
 	case c.old == 0 && c.healthy >= int(p.Desired):
@@ -76,13 +85,22 @@ func (p *planner) conclude() {
 	}
 }
 
+// unproven reports whether the newest release never served: while an app is stopped or scaled to zero a release is
+// complete without that, but it is none to go back to.
+func (p *planner) unproven() bool { return p.status.Good == nil || *p.status.Good != p.status.Release }
+
 func (p *planner) complete() {
+	number := p.status.Release
+	if p.Desired > 0 {
+		p.status.Good = &number
+	}
+	if p.failures() == 0 {
+		p.status.Message, p.status.Instance = "", ""
+	}
 	if p.status.State == vortex.RolloutStateComplete {
 		return
 	}
-	number := p.status.Release
-	p.status.State, p.status.Good = vortex.RolloutStateComplete, &number
-	p.status.Message, p.status.Instance = "", ""
+	p.status.State, p.status.Message, p.status.Instance = vortex.RolloutStateComplete, "", ""
 	p.event(vortex.SeverityInfo, "RolloutComplete", "",
 		fmt.Sprintf("release %d of %s is complete with %d instances", number, p.Name, p.Desired))
 }
@@ -106,17 +124,29 @@ func (p *planner) progress() {
 	}
 }
 
-// lastProgress is when an instance of the active release last became healthy, or the release began.
-func (p *planner) lastProgress() (at time.Time) {
-	at = p.status.StartedAt
+// lastProgress is when an instance of the active release last became healthy, or the first of those that are left
+// was made, or the release began. Before its first instance nothing has been tried: that is now.
+func (p *planner) lastProgress() time.Time {
+	var first, healthy time.Time
 	for i := range p.Instances {
 		in := &p.Instances[i]
-		if p.current(in) && in.healthy() && in.Container.HealthyAt.After(at) {
-			at = in.Container.HealthyAt
+		if !p.current(in) {
+			continue
+		}
+		if first.IsZero() || in.CreatedAt.Before(first) {
+			first = in.CreatedAt
+		}
+		if in.healthy() && in.Container.HealthyAt.After(healthy) {
+			healthy = in.Container.HealthyAt
 		}
 	}
-	return at
+	if first.IsZero() {
+		return p.Now
+	}
+	return lastOf(p.status.StartedAt, first, healthy)
 }
+
+func lastOf(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 // waiting says what a rollout waits for, for people.
 func (p *planner) waiting() string {

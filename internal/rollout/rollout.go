@@ -60,6 +60,7 @@ const (
 	lastBackoff      = 30 * time.Second
 	calm             = 60 * time.Second // without a failure, after which failures are forgotten
 	shortLife        = 30 * time.Second // dying sooner after being healthy counts as a failed start
+	settling         = 5 * time.Millisecond
 )
 
 // Next returns the next step for an app.
@@ -159,13 +160,27 @@ func (p *planner) chooseRelease() {
 	if n := len(p.Releases); n > 0 {
 		latest = &p.Releases[n-1]
 	}
-	if latest == nil || latest.Generation < p.App.Generation {
+	switch {
+	case latest == nil, latest.Generation < p.App.Generation:
+		latest = p.newRelease(latest)
+	case p.recreated(latest):
+		p.status.Good = nil // what was good belongs to the app that was deleted
 		latest = p.newRelease(latest)
 	}
 	p.active = p.release(p.status.Active)
 	if p.active == nil {
 		p.active, p.status.Active = latest, latest.Number
 	}
+}
+
+// recreated reports whether latest was left by an app of the same name that was deleted: generations begin anew then. The
+// hash in latest is not asked, for an older version may have computed it otherwise.
+func (p *planner) recreated(latest *vortex.ReleaseRecord) bool {
+	if latest.Generation != p.App.Generation {
+		return true
+	}
+	was := latest.Spec.TemplateHash(latest.Image, p.App.RestartedAt)
+	return was != p.App.Spec.TemplateHash(p.App.Image, p.App.RestartedAt)
 }
 
 // newRelease makes the next release and points the rollout at it.
