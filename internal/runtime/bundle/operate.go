@@ -124,6 +124,7 @@ func (s *Set) Logs(ctx context.Context, id string, opts runtime.LogOptions) (ite
 type Running struct {
 	Dir  string
 	PID  int
+	Port uint16 // as in its Status
 	Spec runtime.InstanceSpec
 	// Ended is closed when the instance exits.
 	Ended <-chan struct{}
@@ -138,5 +139,5 @@ func (s *Set) Running(ctx context.Context, id string) (Running, error) {
 	if e.exited() {
 		return Running{}, vortex.Errorf(vortex.Precondition, "instance %s does not run: it %s", id, reason(e.exit))
 	}
-	return Running{Dir: e.dir, PID: e.inst.PID, Spec: e.rec.Spec, Ended: e.ended}, nil
+	return Running{Dir: e.dir, PID: e.inst.PID, Port: e.rec.Port, Spec: e.rec.Spec, Ended: e.ended}, nil
 }

@@ -7,8 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -50,22 +48,18 @@ func (d *Driver) Exec(ctx context.Context, id string, spec runtime.ExecSpec) (in
 // command makes the command as the instance would.
 func command(ctx context.Context, in bundle.Running, spec runtime.ExecSpec) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(ctx, spec.Command[0], spec.Command[1:]...)
-	env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(in.PID), "environ"))
-	if err != nil {
-		return nil, vortex.Errorf(vortex.Precondition, "instance %s does not run: %w", in.Spec.ID, err)
-	}
-	cmd.Env = mergeEnv(splitEnviron(env), spec.Env)
-	if cmd.Dir, err = os.Readlink(filepath.Join("/proc", strconv.Itoa(in.PID), "cwd")); err != nil {
-		return nil, vortex.Errorf(vortex.Precondition, "instance %s does not run: %w", in.Spec.ID, err)
-	}
-	name := spec.User
-	if name == "" {
-		name = in.Spec.User
-	}
-	as, err := findUser(name)
+	instanceAs, err := findUser(in.Spec.User)
 	if err != nil {
 		return nil, err
 	}
+	as := instanceAs
+	if spec.User != "" {
+		if as, err = findUser(spec.User); err != nil {
+			return nil, err
+		}
+	}
+	cmd.Dir = workDir(in.Dir, in.Spec, instanceAs)
+	cmd.Env = mergeEnv(environment(cmd.Dir, in.Port, in.Spec.Env), spec.Env)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if as != nil {
 		cred := &syscall.Credential{Uid: uint32(as.UID), Gid: uint32(as.GID)}
@@ -77,19 +71,6 @@ func command(ctx context.Context, in bundle.Running, spec runtime.ExecSpec) (*ex
 	cmd.WaitDelay = outputTime
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) } // its whole session's group
 	return cmd, nil
-}
-
-func splitEnviron(b []byte) []string {
-	var env []string
-	for len(b) > 0 {
-		end := 0
-		for end < len(b) && b[end] != 0 {
-			end++
-		}
-		env = append(env, string(b[:end]))
-		b = b[min(end+1, len(b)):]
-	}
-	return env
 }
 
 func runPlain(cmd *exec.Cmd, spec runtime.ExecSpec) error {

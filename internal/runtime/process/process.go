@@ -8,7 +8,6 @@
 package process
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -135,30 +134,46 @@ func (h *host) Prepare(_ context.Context, dir string, spec runtime.InstanceSpec)
 	if err := validate(spec); err != nil {
 		return bundle.Launch{}, err
 	}
-	work := cmp.Or(spec.WorkingDir, filepath.Join(dir, "work"))
-	if err := os.MkdirAll(work, 0o700); err != nil {
-		return bundle.Launch{}, vortex.Errorf(vortex.Invalid, "working directory: %w", err)
-	}
 	as, err := findUser(spec.User)
 	if err != nil {
 		return bundle.Launch{}, err
 	}
-	if as != nil && spec.WorkingDir == "" {
-		work = "/" // the instance's directory is only the agent's
+	work := workDir(dir, spec, as)
+	if err := os.MkdirAll(work, 0o700); err != nil {
+		return bundle.Launch{}, vortex.Errorf(vortex.Invalid, "working directory: %w", err)
 	}
 	l := bundle.Launch{Shim: shim.Config{
 		Binary: h.cfg.Shim, Command: slices.Concat(spec.Command, spec.Args), Cwd: work, User: as, LogBytes: h.cfg.LogBytes, LogFiles: h.cfg.LogFiles,
 	}}
-	env := []string{defaultPath, "HOME=" + work}
 	if spec.Port != 0 {
 		if l.Port, err = h.freePort(spec.ID); err != nil {
 			return bundle.Launch{}, err
 		}
 		l.Address = loopback
-		env = append(env, "PORT="+strconv.Itoa(int(l.Port)))
 	}
-	l.Shim.Env = mergeEnv(env, spec.Env)
+	l.Shim.Env = environment(work, l.Port, spec.Env)
 	return l, nil
+}
+
+// workDir returns where an instance runs: a directory of its own unless the spec names one.
+func workDir(dir string, spec runtime.InstanceSpec, as *shim.User) string {
+	switch {
+	case spec.WorkingDir != "":
+		return spec.WorkingDir
+	case as != nil:
+		return "/" // the instance's directory is only the agent's
+	default:
+		return filepath.Join(dir, "work")
+	}
+}
+
+// environment returns an instance's environment: nothing of the agent's own.
+func environment(work string, port uint16, own []string) []string {
+	env := []string{defaultPath, "HOME=" + work}
+	if port != 0 {
+		env = append(env, "PORT="+strconv.Itoa(int(port)))
+	}
+	return mergeEnv(env, own)
 }
 
 // validate refuses what a bare process cannot have, rather than run it otherwise than asked.
