@@ -33,7 +33,7 @@ func (a *Agent) adopt(ctx, life context.Context) {
 	for name, driver := range a.cfg.Drivers {
 		all, err := driver.List(ctx)
 		if err != nil {
-			a.log.Error("Driver does not answer; its instances are taken to be as they were", "driver", name, "err", err)
+			a.log.ErrorContext(ctx, "Driver does not answer; its instances are taken to be as they were", "driver", name, "err", err)
 			silent[driver.Name()] = driver
 			continue
 		}
@@ -46,7 +46,7 @@ func (a *Agent) adopt(ctx, life context.Context) {
 		a.instance(life, id).remember(silent[rec.Driver], rec)
 	}
 	if known := len(a.all()); known > 0 {
-		a.log.Info("Instances found again", "count", known)
+		a.log.InfoContext(ctx, "Instances found again", "count", known)
 	}
 }
 

@@ -175,7 +175,7 @@ func (a *Agent) catchUp(ctx context.Context) bool {
 			return true
 		}
 		if ctx.Err() == nil {
-			a.log.Warn("Store not current yet; instances go on as they are", "err", err)
+			a.log.WarnContext(ctx, "Store not current yet; instances go on as they are", "err", err)
 		}
 		if !pause(ctx, retry) {
 			return false

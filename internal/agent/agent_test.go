@@ -59,7 +59,7 @@ func testMain(m *testing.M) int {
 
 // bed is an agent under test, and the store it shares with the test.
 type bed struct {
-	t      *testing.T
+	t      testing.TB
 	store  *kind.Store
 	cfg    agent.Config
 	agent  *agent.Agent
@@ -117,13 +117,13 @@ func (s *spying) last() runtime.InstanceSpec {
 }
 
 // newBed starts an agent with the given drivers; the first is the default.
-func newBed(t *testing.T, drivers ...runtime.Driver) *bed {
-	t.Helper()
-	b := &bed{t: t, store: kindtest.Open(t), events: &recorder{}}
+func newBed(tb testing.TB, drivers ...runtime.Driver) *bed {
+	tb.Helper()
+	b := &bed{t: tb, store: kindtest.Open(tb), events: &recorder{}}
 	b.cfg = agent.Config{
 		Node:       vortex.NodeRecord{ID: node, Name: node, Address: "127.0.0.1", CPUMillis: 4000, MemoryBytes: 1 << 32},
 		Store:      b.store,
-		VolumesDir: t.TempDir(),
+		VolumesDir: tb.TempDir(),
 		Events:     b.events,
 	}
 	b.use(drivers...)
@@ -175,12 +175,12 @@ func program(name string, typ vortex.AppType, mode ...string) vortex.App {
 	return app
 }
 
-func must[T any](t *testing.T) func(T, error) T {
-	t.Helper()
+func must[T any](tb testing.TB) func(T, error) T {
+	tb.Helper()
 	return func(v T, err error) T {
-		t.Helper()
+		tb.Helper()
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		return v
 	}
@@ -259,33 +259,33 @@ func isHealthy(c vortex.ContainerRecord) bool {
 	return isRunning(c) && c.Health == vortex.HealthHealthy
 }
 
-func newSim(t *testing.T) *sim.Driver {
-	t.Helper()
+func newSim(tb testing.TB) *sim.Driver {
+	tb.Helper()
 	d, err := sim.Open(sim.Config{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return d
 }
 
 // newProcess opens a process driver over dir. Instances left at the test's end are killed.
-func newProcess(t *testing.T, dir string) *process.Driver {
-	t.Helper()
+func newProcess(tb testing.TB, dir string) *process.Driver {
+	tb.Helper()
 	d, err := process.Open(context.Background(), process.Config{Root: dir, Shim: shimPath, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		t.Fatalf("open process driver: %v", err)
+		tb.Fatalf("open process driver: %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = d.Close()
 		again, err := process.Open(context.Background(), process.Config{Root: dir, Shim: shimPath, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
-			t.Fatalf("open process driver: %v", err)
+			tb.Fatalf("open process driver: %v", err)
 		}
 		defer again.Close()
 		all, _ := again.List(context.Background())
 		for _, st := range all {
 			if err := again.Remove(context.Background(), st.ID); err != nil {
-				t.Errorf("remove %s: %v", st.ID, err)
+				tb.Errorf("remove %s: %v", st.ID, err)
 			}
 		}
 	})

@@ -69,14 +69,17 @@ func (i *instance) judged(s health.State) {
 		i.rec.HealthyAt = time.Now().UTC()
 	}
 	i.save()
-	switch {
-	case s.Health == before:
-	case s.Health == vortex.HealthHealthy:
+	if s.Health == before {
+		return
+	}
+	switch s.Health {
+	case vortex.HealthHealthy:
 		i.log.Info("Instance healthy", "app", i.rec.ClientID)
 		i.agent.record(&i.rec, "InstanceHealthy", vortex.SeverityInfo, "healthy: "+orRunning(s.Detail))
-	case s.Health == vortex.HealthUnhealthy:
+	case vortex.HealthUnhealthy:
 		i.log.Warn("Instance unhealthy", "app", i.rec.ClientID, "detail", s.Detail)
 		i.agent.record(&i.rec, "InstanceUnhealthy", vortex.SeverityWarning, "unhealthy: "+s.Detail)
+	default:
 	}
 }
 

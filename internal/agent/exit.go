@@ -18,7 +18,7 @@ func (a *Agent) watchExits(life context.Context, name string, driver runtime.Dri
 			}
 		}
 		if life.Err() == nil {
-			a.log.Warn("Driver stopped telling of exits; asking again", "driver", name)
+			a.log.WarnContext(life, "Driver stopped telling of exits; asking again", "driver", name)
 			pause(life, lastRetry)
 		}
 	}

@@ -109,7 +109,7 @@ func (i *instance) run(life context.Context) {
 		case life.Err() != nil:
 			return
 		case err != nil:
-			i.log.Warn("Driver did not do it; trying again", "err", err, "retry_in", retry)
+			i.log.WarnContext(life, "Driver did not do it; trying again", "err", err, "retry_in", retry)
 			pause(life, retry)
 			retry = min(2*retry, lastRetry)
 		case i.isGone():
@@ -125,6 +125,7 @@ func (i *instance) next() func(context.Context) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	switch i.want.goal {
+	case goalUnknown:
 	case goalRun:
 		return i.nextToRun()
 	case goalStop:
@@ -162,7 +163,7 @@ func (i *instance) nextToRun() func(context.Context) error {
 // stop makes the instance exit and returns when its exit is recorded.
 func (i *instance) stop(life context.Context) error {
 	i.mu.Lock()
-	driver, grace := i.driver, time.Duration(vortex.DefaultStopGrace)
+	driver, grace := i.driver, vortex.DefaultStopGrace
 	if i.want.release != nil {
 		grace = i.want.release.Spec.StopGrace()
 	}

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -177,13 +178,13 @@ func (p puller) Ensure(ctx context.Context, ref string, progress func(string)) e
 	return p.err
 }
 
-// real is a driver that uses images.
-type real struct{ runtime.Driver }
+// imaged is a driver that uses images.
+type imaged struct{ runtime.Driver }
 
-func (real) Name() string { return "oci" }
+func (imaged) Name() string { return "oci" }
 
 func TestImageThatCannotBeHadIsTheReason(t *testing.T) {
-	b := newBed(t, real{newSim(t)})
+	b := newBed(t, imaged{newSim(t)})
 	b.stop()
 	b.cfg.Images = puller{err: vortex.Errorf(vortex.NotFound, "no image img in the registry; check its name")}
 	b.start()
@@ -198,9 +199,9 @@ func TestImageThatCannotBeHadIsTheReason(t *testing.T) {
 }
 
 func TestFaultsOfOursAreNotShown(t *testing.T) {
-	b := newBed(t, real{newSim(t)})
+	b := newBed(t, imaged{newSim(t)})
 	b.stop()
-	b.cfg.Images = puller{err: fmt.Errorf("open /secret/path: boom")}
+	b.cfg.Images = puller{err: errors.New("open /secret/path: boom")}
 	b.start()
 	b.place(worker("job"), 1)
 	rec := b.until("job-0", "is dead", isDead)
@@ -211,7 +212,7 @@ func TestFaultsOfOursAreNotShown(t *testing.T) {
 
 func TestPullShowsItsProgressAndCanBeCalledOff(t *testing.T) {
 	d := newSim(t)
-	b := newBed(t, real{d})
+	b := newBed(t, imaged{d})
 	b.stop()
 	hold := make(chan struct{})
 	b.cfg.Images = puller{hold: hold}

@@ -293,7 +293,10 @@ func TestRecordLostWithTheStoreIsWrittenFromLabels(t *testing.T) {
 
 func TestStubbornInstanceIsKilledAfterItsGrace(t *testing.T) {
 	b := newBed(t, newProcess(t, t.TempDir()))
-	app := program("job", vortex.AppTypeWorker, "stubborn")
+	ready := filepath.Join(t.TempDir(), "ready")
+	app := worker("job")
+	app.Spec.Command = []string{"/bin/sh", "-c", "trap '' TERM; touch " + ready + "; while :; do sleep 0.05; done"}
+	app.HealthCheck = &vortex.HealthCheck{Protocol: vortex.ProbeProtocolEXEC, Command: []string{"/bin/sh", "-c", "test -e " + ready}}
 	grace := uint32(0)
 	app.Spec.StopGracePeriodSeconds = &grace
 	b.place(app, 1)

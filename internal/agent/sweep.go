@@ -36,7 +36,7 @@ func (a *Agent) sweep(ctx, life context.Context, driver runtime.Driver) {
 	}
 	all, err := driver.List(ctx)
 	if err != nil {
-		a.log.Warn("Driver does not answer", "driver", driver.Name(), "err", err)
+		a.log.WarnContext(ctx, "Driver does not answer", "driver", driver.Name(), "err", err)
 		return
 	}
 	for _, st := range all {
@@ -56,7 +56,7 @@ func (a *Agent) sweep(ctx, life context.Context, driver runtime.Driver) {
 
 // stray takes over an instance that nobody started: it stays when it is placed here, and goes when not.
 func (a *Agent) stray(life context.Context, driver runtime.Driver, st runtime.Status) {
-	a.log.Warn("Instance found that the agent did not start", "instance", st.ID, "driver", driver.Name())
+	a.log.WarnContext(life, "Instance found that the agent did not start", "instance", st.ID, "driver", driver.Name())
 	var d desire
 	a.cfg.Store.View(func(v kind.View) { d = a.desired(v, st.ID) })
 	i := a.instance(life, st.ID)

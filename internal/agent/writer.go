@@ -54,14 +54,6 @@ func (w *writer) queue(op kind.Op) {
 	}
 }
 
-// waiting reports whether a write of key is still to be made.
-func (w *writer) waiting(key string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	_, ok := w.pending[key]
-	return ok
-}
-
 // run writes until ctx ends.
 func (w *writer) run(ctx context.Context) {
 	for {
@@ -96,7 +88,7 @@ func (w *writer) drain(ctx context.Context) {
 		}
 		w.restore(batch)
 		if ctx.Err() == nil && retry == firstRetry {
-			w.log.Warn("Records not written yet", "records", len(batch), "err", err)
+			w.log.WarnContext(ctx, "Records not written yet", "records", len(batch), "err", err)
 		}
 		if !pause(ctx, retry) {
 			return
@@ -150,7 +142,7 @@ func (w *writer) commit(ctx context.Context, batch []kind.Op) error {
 	for _, op := range batch {
 		_, err := w.store.Commit(ctx, kind.Txn{Ops: []kind.Op{op}})
 		if vortex.IsKind(err, vortex.Invalid) {
-			w.log.Error("Record refused by the store", "key", op.Key, "err", err)
+			w.log.ErrorContext(ctx, "Record refused by the store", "key", op.Key, "err", err)
 			continue
 		}
 		if err != nil {

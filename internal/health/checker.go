@@ -48,7 +48,7 @@ func (c *Checker) Run(ctx context.Context, report func(State)) {
 		if t.take(began, result) {
 			report(t.state)
 		}
-		timer.Reset(max(t.next(began).Sub(time.Now()), t.pause()))
+		timer.Reset(max(time.Until(t.next(began)), t.pause()))
 	}
 }
 

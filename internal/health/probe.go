@@ -118,7 +118,7 @@ func roundTrip(ctx context.Context, target string, req *http.Request) (int, erro
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}

@@ -85,13 +85,13 @@ func TestHTTPProbeSendsWhatTheCheckSays(t *testing.T) {
 	}))
 	defer server.Close()
 	check, address := httpCheck(t, server, func(c *vortex.HealthCheck) {
-		c.Method, c.Path, c.Body = "POST", "/check?deep=1", "ping"
+		c.Method, c.Path, c.Body = http.MethodPost, "/check?deep=1", "ping"
 		c.Headers = []vortex.Header{{Name: "X-Probe", Value: "vortex"}, {Name: "Host", Value: "app.example.com"}}
 	})
 	if got := probe(t, check, address); !got.Healthy {
 		t.Fatal(got.Detail)
 	}
-	if seen.Method != "POST" || seen.URL.RequestURI() != "/check?deep=1" || body != "ping" ||
+	if seen.Method != http.MethodPost || seen.URL.RequestURI() != "/check?deep=1" || body != "ping" ||
 		seen.Header.Get("X-Probe") != "vortex" || seen.Host != "app.example.com" || !seen.Close {
 		t.Errorf("sent %s %s %q %v host %s", seen.Method, seen.URL, body, seen.Header, seen.Host)
 	}
