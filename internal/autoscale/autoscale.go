@@ -11,6 +11,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,8 +53,7 @@ func (a *Autoscaler) Run(ctx context.Context) error {
 // tick decides on every app whose load or limits changed, and on those whose time has come.
 func (a *Autoscaler) tick(ctx context.Context, changes loop.Changes) (time.Duration, error) {
 	now := time.Now().UTC()
-	var ops []kind.Op
-	var jobs []*vortex.ScaleJob
+	pass := outcome{writer: a.Writer}
 	var err error
 	a.Writer.Store.View(func(v kind.View) {
 		limits := a.Settings
@@ -59,27 +61,65 @@ func (a *Autoscaler) tick(ctx context.Context, changes loop.Changes) (time.Durat
 			limits = limits.With(changed.Value)
 		}
 		for name := range a.affected(v, changes, now) {
-			var op []kind.Op
-			var job *vortex.ScaleJob
-			if op, job, err = a.scale(v, name, limits, now); err != nil {
+			if err = a.scale(v, name, limits, now, &pass); err != nil {
 				return
 			}
-			ops = append(ops, op...)
-			if job != nil {
-				jobs = append(jobs, job)
+		}
+		for name := range deleted(changes) {
+			if _, again := kind.Lookup(v, vortex.Apps, name); !again {
+				pass.forget(v, name)
 			}
 		}
 	})
 	if err != nil {
 		return 0, err
 	}
-	if err := a.Writer.Commit(ctx, ops...); err != nil {
+	if err := pass.writer.Commit(ctx, slices.Collect(maps.Values(pass.ops))...); err != nil {
 		return 0, err
 	}
-	for _, job := range jobs {
+	for _, job := range pass.jobs {
 		a.committed(job, now)
 	}
 	return a.next(now), nil
+}
+
+// outcome is what one pass writes.
+type outcome struct {
+	writer kind.Writer // with the conditions under which the decisions are right
+	ops    map[string]kind.Op
+	jobs   []*vortex.ScaleJob
+}
+
+func (o *outcome) add(op kind.Op) {
+	if o.ops == nil {
+		o.ops = map[string]kind.Op{}
+	}
+	o.ops[op.Key] = op
+}
+
+// forget removes what is left of a deleted app: what was measured or simulated for it must not scale a later one of its name.
+func (o *outcome) forget(v kind.View, name string) {
+	if _, ok := kind.Lookup(v, vortex.ScaleJobs, name); ok {
+		o.add(kind.DeleteOp(vortex.ScaleJobs, name))
+	}
+	if _, ok := kind.Lookup(v, vortex.Metrics, name); ok {
+		o.add(kind.DeleteOp(vortex.Metrics, name))
+	}
+	for _, e := range kind.List(v, vortex.Metrics, name) {
+		o.add(kind.DeleteOp(vortex.Metrics, e.ID))
+	}
+}
+
+// deleted returns the names of the apps that were deleted since the last pass. Metrics of an app that never existed stay:
+// a simulation may begin before its app does.
+func deleted(changes loop.Changes) map[string]bool {
+	names := map[string]bool{}
+	for _, ev := range changes.Events {
+		if ev.Deleted && strings.HasPrefix(ev.Key, vortex.Apps.Prefix+":") {
+			names[vortex.Apps.ID(ev.Key)] = true
+		}
+	}
+	return names
 }
 
 // affected returns the names of the apps to look at.
@@ -113,36 +153,42 @@ func (a *Autoscaler) affected(v kind.View, changes loop.Changes, now time.Time) 
 	return names
 }
 
-// scale decides on one app and returns what to write, and the job when there is a new one.
-func (a *Autoscaler) scale(v kind.View, name string, limits settings.Settings, now time.Time) ([]kind.Op, *vortex.ScaleJob, error) {
+// scale decides on one app and adds what to write to pass. A decision holds only as long as the app stays as
+// it was: a count that a user sets meanwhile wins.
+func (a *Autoscaler) scale(v kind.View, name string, limits settings.Settings, now time.Time, pass *outcome) error {
 	delete(a.due, name)
 	app, ok := kind.Lookup(v, vortex.Apps, name)
 	last, hasJob := kind.Lookup(v, vortex.ScaleJobs, name)
 	if !ok {
 		delete(a.apps, name)
-		if !hasJob {
-			return nil, nil, nil
+		if hasJob {
+			pass.forget(v, name)
 		}
-		// What was simulated for the deleted app must not scale a later one of its name.
-		return []kind.Op{kind.DeleteOp(vortex.ScaleJobs, name), kind.DeleteOp(vortex.Metrics, name)}, nil, nil
+		return nil
 	}
 	d, measured := load(v, name)
 	if !measured || !governs(app.Value, d) {
-		return nil, nil, nil
+		return nil
 	}
 	current := limits.Desired(app.Value, last.Value, last.ModRevision)
-	verdict := a.of(name, last.Value).decide(now, &app.Value.Spec, limits.For(app.Value.Spec.Scaling), current, d)
+	verdict := a.of(name, last.Value, current, now).decide(now, &app.Value.Spec, limits.For(app.Value.Spec.Scaling), current, d)
 	if verdict.again > 0 {
 		a.due[name] = now.Add(verdict.again)
 	}
 	if verdict.target == current && (hasJob || d.rps == 0) {
-		return nil, nil, nil
+		return nil
 	}
 	job := &vortex.ScaleJob{
 		ClientID: name, Target: verdict.target, Reason: verdict.reason, From: &current, CurrentRPS: &d.rps, CreatedAt: now,
 	}
 	op, err := kind.PutOp(vortex.ScaleJobs, job, name)
-	return []kind.Op{op}, job, err
+	if err != nil {
+		return err
+	}
+	pass.add(op)
+	pass.jobs = append(pass.jobs, job)
+	pass.writer.If = append(slices.Clip(pass.writer.If), kind.IfRevision(vortex.Apps.Key(name), app.ModRevision))
+	return nil
 }
 
 // governs reports whether the autoscaler has a say: the app is in auto mode, runs, and
@@ -155,11 +201,12 @@ func governs(app *vortex.AppRecord, d demand) bool {
 	return app.ReplicasRevision == nil || d.revision > int64(*app.ReplicasRevision)
 }
 
-// of returns what is remembered of an app. After a change of leader the last job tells when it was last scaled.
-func (a *Autoscaler) of(name string, last *vortex.ScaleJob) *scaler {
+// of returns what is remembered of an app. After a change of leader the last job tells when it was last scaled, and the
+// current count stands for the load of which nothing is known.
+func (a *Autoscaler) of(name string, last *vortex.ScaleJob, current uint32, now time.Time) *scaler {
 	s := a.apps[name]
 	if s == nil {
-		s = &scaler{}
+		s = &scaler{seen: []sample{{now, current}}}
 		if last != nil && last.From != nil {
 			s.moved(last.CreatedAt, *last.From, last.Target)
 		}
@@ -176,7 +223,7 @@ func load(v kind.View, name string) (d demand, measured bool) {
 		}, true
 	}
 	for _, e := range kind.List(v, vortex.Metrics, name) {
-		d.rps += e.Value.CurrentRPS
+		d.rps = uint32(min(uint64(d.rps)+uint64(e.Value.CurrentRPS), math.MaxUint32))
 		d.revision = max(d.revision, e.ModRevision)
 		if e.Value.DesiredReplicas != nil {
 			d.explicit = e.Value.DesiredReplicas

@@ -13,6 +13,9 @@ import (
 // whole number of instances without asking for one more: a steady load is never measured exactly.
 const noise = 0.1
 
+// rounding keeps a division that comes out a hair above a whole number from asking for one more instance.
+const rounding = 1e-9
+
 // demand is what the metrics of an app ask for.
 type demand struct {
 	rps      uint32
@@ -27,14 +30,14 @@ func target(app *vortex.App, d demand) uint32 {
 	if d.explicit != nil {
 		return *d.explicit
 	}
-	load := float64(d.rps) / app.TargetRPS()
-	if !d.exact {
-		load -= noise
-	}
 	if d.rps == 0 {
 		return 0
 	}
-	return uint32(max(1, math.Ceil(load)))
+	load := float64(d.rps)/app.TargetRPS() - rounding
+	if !d.exact {
+		load -= noise
+	}
+	return uint32(min(max(1, math.Ceil(load)), math.MaxUint32))
 }
 
 // scaler remembers, for one app, what the limits over time need.
@@ -93,10 +96,11 @@ func (s *scaler) up(now time.Time, own settings.Settings, current, want uint32, 
 	if wait := own.UpGrace - now.Sub(s.lastUp); wait > 0 {
 		return verdict{target: current, again: wait}
 	}
-	if own.StepUp > 0 {
-		want = min(want, current+own.StepUp)
+	v := verdict{target: want, reason: reason(d, current, want)}
+	if own.StepUp > 0 && want-current > own.StepUp {
+		v.target, v.again = current+own.StepUp, soon(own.UpGrace) // the rest follows after the grace
 	}
-	return verdict{target: want, reason: reason(d, current, want)}
+	return v
 }
 
 func (s *scaler) down(now time.Time, own settings.Settings, current uint32, d demand, band *vortex.Scaling) verdict {
@@ -112,16 +116,15 @@ func (s *scaler) down(now time.Time, own settings.Settings, current uint32, d de
 	if highest >= current {
 		return verdict{target: current, again: until}
 	}
-	want := highest
-	if own.StepDown > 0 && current > own.StepDown {
-		want = max(want, current-own.StepDown)
-	}
-	v := verdict{target: want, reason: reason(d, current, want)}
-	if until > 0 {
-		v.again = until
+	v := verdict{target: highest, reason: reason(d, current, highest), again: until}
+	if own.StepDown > 0 && current-highest > own.StepDown {
+		v.target, v.again = current-own.StepDown, soon(own.DownCooldown) // the rest follows after the cool-down
 	}
 	return v
 }
+
+// soon is when to look again after a limit of d: never at once, which would mean not at all.
+func soon(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
 // highest returns the highest target of the cool-down window, and how long until the window has moved past it.
 func (s *scaler) highest(now time.Time, window time.Duration) (target uint32, until time.Duration) {
@@ -148,9 +151,9 @@ func utilisation(d demand, current uint32, band *vortex.Scaling) float64 {
 	return 100 * float64(d.rps) / (app.TargetRPS() * float64(max(current, 1)))
 }
 
-func reason(d demand, from, to uint32) string {
+func reason(d demand, from, needed uint32) string {
 	if d.explicit != nil {
 		return fmt.Sprintf("a metric asks for %d instances", *d.explicit)
 	}
-	return fmt.Sprintf("%d requests/s on %d instances; %d are needed", d.rps, from, to)
+	return fmt.Sprintf("%d requests/s on %d instances; %d are needed", d.rps, from, needed)
 }

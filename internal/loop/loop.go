@@ -33,7 +33,8 @@ type Changes struct {
 }
 
 // Tick is one pass of a loop. It returns how long from now it wants to be called again though nothing changes, 0 for
-// not at all. After an error it is called again with Full set.
+// not at all; it is called then with no changes and has to know itself what it waited for. After an error it is
+// called again with Full set.
 type Tick func(ctx context.Context, changes Changes) (again time.Duration, err error)
 
 const (
@@ -61,7 +62,7 @@ func (l Loop) Run(ctx context.Context, tick Tick) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			l.Log.Warn("Pass failed", "err", err, "retry_in", retry)
+			l.Log.Log(ctx, level(err), "Pass failed", "err", err, "retry_in", retry)
 			wait, retry = retry, min(2*retry, lastRetry)
 		default:
 			retry = firstRetry
@@ -72,19 +73,29 @@ func (l Loop) Run(ctx context.Context, tick Tick) error {
 		case <-ctx.Done():
 			return nil
 		case <-again.C:
-			changes.Full = changes.Full || wait > 0
 		case <-resync.C:
 			resync.Reset(l.Resync)
 			changes.Full = true
 		case <-watch.Ready():
 		}
-		if l.gather(watch, &changes) != nil {
+		if err := l.gather(watch, &changes); err != nil {
 			watch.Close()
+			if !vortex.IsKind(err, vortex.Exhausted) && !pause(ctx, firstRetry) {
+				return nil // the store stops, and so shall we
+			}
 			watch = l.Store.Watch(kind.WatchOptions{Prefixes: l.Prefixes})
 			changes.Full = true
 		}
 	}
 	return nil
+}
+
+// level is how much an operator cares: that somebody else changed a record meanwhile is everyday.
+func level(err error) slog.Level {
+	if vortex.IsKind(err, vortex.Conflict) {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 // gather adds everything the watch holds to changes.
@@ -97,6 +108,16 @@ func (l Loop) gather(watch *kind.Watch, changes *Changes) error {
 		l.Log.Warn("Loop fell behind and looks at everything again", "err", err)
 	}
 	return err
+}
+
+// pause waits for d and reports whether ctx still lives.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
 
 // setTimer makes t fire once after d, or never when d is 0.
