@@ -57,7 +57,8 @@ type Config struct {
 
 const (
 	defaultSweep = 5 * time.Second
-	farewell     = 2 * time.Second // for the last writes after the context ended
+	farewell     = 2 * time.Second  // for the last writes after the context ended
+	retirement   = 20 * time.Second // for drivers to remove everything, besides the grace
 )
 
 // validate fills in defaults and returns every problem at once.
@@ -132,7 +133,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	err := a.follow(ctx, life)
 	if a.cfg.StopOnExit {
-		a.retire(life)
+		a.retire()
 	}
 	end()
 	parts.Wait()
@@ -195,16 +196,21 @@ func (a *Agent) writeNode() {
 	put(a.writer, vortex.Nodes, &node, node.ID)
 }
 
-// retire stops and removes every instance, and returns when all are gone.
-func (a *Agent) retire(life context.Context) {
+// retire stops and removes every instance. It returns when all are gone, or when they had their grace
+// and a driver still does not do it: ending this process must not depend on a driver that hangs.
+func (a *Agent) retire() {
 	all := a.all()
+	patience := time.Duration(0)
 	for _, i := range all {
 		i.aim(desire{goal: goalGone})
+		patience = max(patience, i.grace())
 	}
+	expired := time.After(patience + retirement)
 	for _, i := range all {
 		select {
 		case <-i.gone:
-		case <-life.Done():
+		case <-expired:
+			a.log.Error("Instances left behind", "instance", i.id)
 			return
 		}
 	}

@@ -29,13 +29,17 @@ func (i *instance) exit(st runtime.Status) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	switch {
-	case !st.FinishedAt.IsZero() && st.FinishedAt.Before(i.began):
-		return // an earlier start with this id
-	case i.phase == running:
+	case i.phase == running && !i.earlier(st):
 		i.dead(st)
-	case i.abort != nil:
+	case i.phase != running && i.abort != nil:
 		i.early = &st
 	}
+}
+
+// earlier reports whether a status is of an earlier start with this id. Both times are the driver's, of one start each, so that a
+// step of the clock in between does not matter; precision may differ. mu is held.
+func (i *instance) earlier(st runtime.Status) bool {
+	return !st.StartedAt.IsZero() && st.StartedAt.Before(i.rec.StartedAt.Add(-time.Second))
 }
 
 // lost records that a running instance is no more, and that its exit code cannot be known.

@@ -36,7 +36,6 @@ type instance struct {
 	phase    phase
 	driver   runtime.Driver // nil until it is chosen or found
 	rec      vortex.ContainerRecord
-	began    time.Time          // of the start that made this phase; exits before it are not ours
 	abort    context.CancelFunc // calls off the start that is going on
 	early    *runtime.Status    // an exit that came before the start returned
 	stopping bool               // we asked it to exit
@@ -163,15 +162,12 @@ func (i *instance) nextToRun() func(context.Context) error {
 // stop makes the instance exit and returns when its exit is recorded.
 func (i *instance) stop(life context.Context) error {
 	i.mu.Lock()
-	driver, grace := i.driver, vortex.DefaultStopGrace
-	if i.want.release != nil {
-		grace = i.want.release.Spec.StopGrace()
-	}
+	driver := i.driver
 	i.stopping = true
 	i.endProbes()
 	i.mu.Unlock()
 
-	err := driver.Stop(life, i.id, grace)
+	err := driver.Stop(life, i.id, i.grace())
 	if err != nil && !vortex.IsKind(err, vortex.NotFound) {
 		i.mu.Lock()
 		defer i.mu.Unlock()
@@ -182,6 +178,16 @@ func (i *instance) stop(life context.Context) error {
 		return nil
 	}
 	return i.look(life) // the exit was not told, or the driver does not know the instance
+}
+
+// grace returns how long the instance may take to exit.
+func (i *instance) grace() time.Duration {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.want.release == nil {
+		return vortex.DefaultStopGrace
+	}
+	return i.want.release.Spec.StopGrace()
 }
 
 // awaitExit reports whether the exit was recorded before patience ended.

@@ -49,7 +49,7 @@ func (i *instance) beginStart(abort context.CancelFunc) (desire, bool) {
 	if created.IsZero() {
 		created = time.Now().UTC()
 	}
-	i.abort, i.early, i.began = abort, nil, time.Now()
+	i.abort, i.early = abort, nil
 	i.stopping, i.probing, i.probe = false, nil, nil
 	number, epoch := want.release.Number, want.placement.Epoch
 	i.rec = vortex.ContainerRecord{
@@ -145,14 +145,18 @@ func (i *instance) ensureImage(ctx context.Context, driver runtime.Driver, relea
 	return nil
 }
 
-// usesImage reports whether a driver looks into images at all: sim starts nothing, and process
-// runs a program of the node when its command is a path.
+// usesImage reports whether a driver needs the image on this node before it starts: sim starts nothing, docker has its engine
+// fetch what the node's own store lacks, and process runs a program of the node when its command is a path.
 func usesImage(driver runtime.Driver, release *vortex.ReleaseRecord) bool {
-	if driver.Name() == string(vortex.RuntimeNameProcess) {
+	switch vortex.RuntimeName(driver.Name()) {
+	case vortex.RuntimeNameSim, vortex.RuntimeNameDocker:
+		return false
+	case vortex.RuntimeNameProcess:
 		command := release.Spec.Spec.Command
 		return len(command) == 0 || !filepath.IsAbs(command[0])
+	default:
+		return true
 	}
-	return !simulated(driver)
 }
 
 // waitingFor records what the start waits for.
@@ -170,7 +174,7 @@ func (i *instance) started(st runtime.Status) {
 	i.log.Info("Instance started", "app", i.rec.ClientID, "driver", i.rec.Driver, "address", i.rec.IPAddress)
 	i.agent.record(&i.rec, "InstanceStarted", vortex.SeverityInfo, "started on node "+i.rec.Node)
 	switch {
-	case i.early != nil:
+	case i.early != nil && !i.earlier(*i.early):
 		i.dead(*i.early)
 	case st.State == runtime.Exited:
 		i.dead(st)
