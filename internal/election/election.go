@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"vortex"
@@ -36,6 +37,9 @@ const (
 	fenceID = "epoch"
 )
 
+// renewRetries is how often within the renewal's interval a failed one is tried again.
+const renewRetries = 10
+
 // LockKey is where the lock lives.
 var LockKey = vortex.LeaderLocks.Key(lockID)
 
@@ -57,11 +61,9 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, w kin
 			continue
 		}
 		if !vortex.IsKind(err, vortex.Conflict) && ctx.Err() == nil {
-			e.Log.Warn("Lock not taken", "err", err)
+			e.Log.WarnContext(ctx, "Lock not taken", "err", err)
 		}
-		if watch = e.wait(ctx, watch); watch == nil {
-			return nil
-		}
+		watch = e.wait(ctx, watch)
 	}
 	return nil
 }
@@ -120,8 +122,8 @@ func (e *Election) free() (kind.Condition, error) {
 	}
 }
 
-// wait returns when it is worth trying again: the lock changed, expired, or the retry time has
-// passed. It returns the watch to go on with, nil when ctx ended.
+// wait returns when it is worth trying again: the lock changed, expired, the retry time has
+// passed, or ctx ended. It returns the watch to go on with.
 func (e *Election) wait(ctx context.Context, watch *kind.Watch) *kind.Watch {
 	delay := e.Retry
 	if rec, err := e.Store.Get(LockKey); err == nil && rec.ExpiresAt != 0 {
@@ -129,34 +131,42 @@ func (e *Election) wait(ctx context.Context, watch *kind.Watch) *kind.Watch {
 	}
 	select {
 	case <-ctx.Done():
-		return nil
 	case <-time.After(delay):
 	case <-watch.Ready():
 		if _, err := watch.Take(); err != nil {
 			watch.Close()
-			return e.Store.Watch(kind.WatchOptions{Prefixes: []string{LockKey}})
+			watch = e.Store.Watch(kind.WatchOptions{Prefixes: []string{LockKey}})
+			pause(ctx, e.Retry/renewRetries) // a store that stops ends every watch at once
 		}
 	}
 	return watch
 }
 
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
 // hold runs lead while it renews the lock, and gives the lock back at the end.
 func (e *Election) hold(ctx context.Context, lock []byte, w kind.Writer, lead func(context.Context, kind.Writer) error) error {
-	e.Log.Info("Lead taken")
+	e.Log.InfoContext(ctx, "Lead taken")
 	term, end := context.WithCancelCause(ctx)
-	done := make(chan error, 1)
-	go func() { done <- lead(term, w) }()
-	go e.renew(term, lock, end)
-	err := <-done
+	var renewal sync.WaitGroup
+	renewal.Go(func() { e.renew(term, lock, end) })
+	err := lead(term, w)
 	lost := errors.Is(context.Cause(term), errLost)
 	end(nil)
+	renewal.Wait()
 	if !lost {
 		e.release(lock)
 	}
 	if err != nil {
 		return fmt.Errorf("lead: %w", err)
 	}
-	e.Log.Info("Lead ended", "lost", lost)
+	e.Log.InfoContext(ctx, "Lead ended", "lost", lost)
 	return nil
 }
 
@@ -181,7 +191,7 @@ func (e *Election) renew(term context.Context, lock []byte, end context.CancelCa
 			end(errLost)
 			return
 		default:
-			delay = min(e.Renew/10, time.Until(expires))
+			delay = min(e.Renew/renewRetries, time.Until(expires))
 		}
 	}
 }
