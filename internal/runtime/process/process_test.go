@@ -145,7 +145,7 @@ func TestUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can run programs as others")
 	}
-	dir, err := os.MkdirTemp("/tmp", "vortex-user-") // the probe must be reachable for that user
+	dir, err := os.MkdirTemp("/tmp", "vortex-user-") //nolint:usetesting // the test's own directory is closed to that user
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestWithoutRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("this run is without root already")
 	}
-	dir, err := os.MkdirTemp("/tmp", "vortex-nobody-")
+	dir, err := os.MkdirTemp("/tmp", "vortex-nobody-") //nolint:usetesting // the test's own directory is closed to nobody
 	if err != nil {
 		t.Fatal(err)
 	}
