@@ -69,7 +69,8 @@ func flattenInto(leaves map[string]string, path string, value any) {
 		}
 	case []any:
 		for i, item := range v {
-			flattenInto(leaves, path+"["+itemKey(item, i)+"]", item)
+			key, rest := itemKey(item, i)
+			flattenInto(leaves, path+"["+key+"]", rest)
 		}
 	case string:
 		leaves[path] = strconv.Quote(v)
@@ -78,12 +79,14 @@ func flattenInto(leaves map[string]string, path string, value any) {
 	}
 }
 
-// itemKey names an entry of a list: by its name when it has one, else by its place.
-func itemKey(item any, i int) string {
-	if fields, ok := item.(map[string]any); ok {
-		if name, ok := fields["name"].(string); ok && name != "" {
-			return name
-		}
+// itemKey names an entry of a list, by its name when it has one, else by its place, and returns what the name does not say.
+func itemKey(item any, i int) (string, any) {
+	fields, ok := item.(map[string]any)
+	name, _ := fields["name"].(string) //nolint:errcheck // "" is no name
+	if !ok || name == "" || len(fields) == 1 {
+		return strconv.Itoa(i), item
 	}
-	return strconv.Itoa(i)
+	rest := maps.Clone(fields)
+	delete(rest, "name")
+	return name, rest
 }

@@ -177,6 +177,15 @@ func wished(app *vortex.AppRecord) int {
 	return int(fewest)
 }
 
+// wantsSome reports whether the app is never meant to be at no instance at all.
+func (f *facts) wantsSome() bool {
+	if f.app.Replicas != nil && *f.app.Replicas == 0 {
+		return false
+	}
+	fewest, _ := f.app.Spec.ReplicaRange(1, 1)
+	return fewest > 0
+}
+
 // healthy reports whether an instance may be counted on. One without a check is healthy when it runs.
 func (f *facts) healthy(c client.Container) bool {
 	if c.Status != string(vortex.ContainerStatusRunning) {
@@ -198,6 +207,8 @@ func (f *facts) status(r client.Replicas) (status, message string) {
 			return client.StatusError, f.rollout.Message
 		}
 		return client.StatusDegraded, f.rollout.Message
+	case r.Desired == 0 && f.wantsSome():
+		return client.StatusStarting, f.trouble() // the rollout loop has not seen yet that it was started
 	case r.Healthy >= r.Desired:
 		return client.StatusRunning, f.rolloutNote()
 	case f.coming() >= r.Desired:

@@ -200,30 +200,44 @@ func (a *cli) buildFor(ctx context.Context, c *client.Client, doc spec.Document,
 	if !filepath.IsAbs(dir) && doc.File != "stdin" {
 		dir = filepath.Join(filepath.Dir(doc.File), dir)
 	}
-	image, err := a.buildDirectory(ctx, c, dir, req)
+	image, err := a.buildPath(ctx, c, dir, req)
 	return imageRef(image), err
 }
 
 // imageRef names an image so that a later build under the same name is another.
 func imageRef(image client.Image) string { return cmp.Or(image.Reference, image.Digest) }
 
-// buildDirectory has an image built of a directory: read by a server on this machine, sent to any other.
-func (a *cli) buildDirectory(ctx context.Context, c *client.Client, dir string, req client.BuildRequest) (client.Image, error) {
+// buildPath has an image built of a directory or a static executable: read by a server on this machine, sent to any other.
+func (a *cli) buildPath(ctx context.Context, c *client.Client, dir string, req client.BuildRequest) (client.Image, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return client.Image{}, fmt.Errorf("find %s: %w", dir, err)
 	}
-	if info, err := os.Stat(abs); err != nil || !info.IsDir() {
-		return client.Image{}, errUsage("expected a directory to build at %s, found none", abs)
+	info, err := os.Stat(abs)
+	if err != nil {
+		return client.Image{}, errUsage("expected a directory or a static executable at %s, found nothing", abs)
 	}
 	if isLoopback(c.Server()) {
 		req.Path = abs
 		return c.BuildImage(ctx, req, a.showProgress)
 	}
+	if !info.IsDir() {
+		return a.sendFile(ctx, c, abs, req)
+	}
 	reader, writer := io.Pipe()
 	go func() { writer.CloseWithError(tarDirectory(writer, abs)) }()
 	defer reader.Close() //nolint:errcheck // never fails
 	return c.BuildImageFrom(ctx, reader, req, a.showProgress)
+}
+
+// sendFile has an image built of an executable that is sent to the server.
+func (a *cli) sendFile(ctx context.Context, c *client.Client, path string, req client.BuildRequest) (client.Image, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return client.Image{}, errUsage("expected a readable executable at %s: %v", path, err)
+	}
+	defer f.Close() //nolint:errcheck // was only read
+	return c.BuildImageFrom(ctx, f, req, a.showProgress)
 }
 
 func isLoopback(server string) bool {

@@ -38,11 +38,13 @@ type Env struct {
 	Environ        []string // as os.Environ returns it
 	Daemon         Daemon   // nil: this binary runs no server
 	Build          Build
+	RuntimeDir     string // where servers of this machine leave their run files; "" is client.RuntimeDir of the user
 }
 
 // Daemon runs a server in this process.
 type Daemon interface {
-	// Run starts what cfg says, calls ready once everything serves, and returns when ctx ended, nil, or a part failed.
+	// Run starts what cfg says, leaves a run file, calls ready once everything serves, and returns when ctx ended, nil,
+	// or a part failed.
 	Run(ctx context.Context, cfg config.Config, ready func(client.RunFile)) error
 }
 

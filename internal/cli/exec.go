@@ -24,7 +24,14 @@ func (a *cli) execCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			opts := client.ExecOptions{Command: args[1:], User: user, Stdout: a.env.Stdout, Stderr: a.env.Stderr}
+			command := args[1:]
+			if command[0] == "--" {
+				command = command[1:]
+			}
+			if len(command) == 0 {
+				return errUsage("expected a command after --, got nothing\nusage: %s", cmd.UseLine())
+			}
+			opts := client.ExecOptions{Command: command, User: user, Stdout: a.env.Stdout, Stderr: a.env.Stderr}
 			if interactive {
 				opts.Stdin = a.env.Stdin
 			}

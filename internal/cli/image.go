@@ -118,21 +118,21 @@ func (a *cli) imagePushCommand() *cobra.Command {
 func (a *cli) imageBuildCommand() *cobra.Command {
 	var req client.BuildRequest
 	cmd := &cobra.Command{
-		Use: "build -t NAME DIR", Short: "Build an image of a directory with a Dockerfile or a static binary, or of a repository",
+		Use: "build -t NAME PATH", Short: "Build an image of a static executable, a directory with one or with a Dockerfile, or of a repository",
 		Example: "  vortex image build -t hello:v1 .\n  vortex image build -t hello:v1 --repo https://example.com/hello.git#main",
-		Args:    between(0, 1, "a directory"),
+		Args:    between(0, 1, "a directory or an executable"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if req.Name == "" {
 				return errUsage("expected -t with the image's name, got nothing\nusage: %s", cmd.UseLine())
 			}
 			if (req.Repo == "") == (len(args) == 0) {
-				return errUsage("expected either a directory or --repo\nusage: %s", cmd.UseLine())
+				return errUsage("expected either a path or --repo\nusage: %s", cmd.UseLine())
 			}
 			return a.imageResult(func(c *client.Client) (client.Image, error) {
 				if req.Repo != "" {
 					return c.BuildImage(cmd.Context(), req, a.showProgress)
 				}
-				return a.buildDirectory(cmd.Context(), c, args[0], req)
+				return a.buildPath(cmd.Context(), c, args[0], req)
 			})
 		},
 	}

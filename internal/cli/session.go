@@ -108,18 +108,14 @@ func (a *cli) contextsFile() string {
 
 // runtimeDirs are where run files may be: this user's, then root's.
 func (a *cli) runtimeDirs() []string {
-	own := a.runtimeDir()
-	if shared := client.RuntimeDir(0, ""); shared != own && a.vars["VORTEX_RUNTIME_DIR"] == "" {
-		return []string{own, shared}
+	if a.env.RuntimeDir != "" {
+		return []string{a.env.RuntimeDir}
 	}
-	return []string{own}
-}
-
-func (a *cli) runtimeDir() string {
-	if dir := a.vars["VORTEX_RUNTIME_DIR"]; dir != "" {
-		return dir
+	own, shared := client.RuntimeDir(os.Geteuid(), a.vars["XDG_RUNTIME_DIR"]), client.RuntimeDir(0, "")
+	if own == shared {
+		return []string{own}
 	}
-	return client.RuntimeDir(os.Geteuid(), a.vars["XDG_RUNTIME_DIR"])
+	return []string{own, shared}
 }
 
 // client returns a client of the server to talk to.

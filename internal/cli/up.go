@@ -101,7 +101,7 @@ func (d *daemonSources) load(a *cli) (config.Config, error) {
 	return cfg, err
 }
 
-// runDaemon runs a server until ctx ends. Once it serves it can be found by the other commands, and ready is called.
+// runDaemon runs a server until ctx ends, and calls ready once it serves.
 func (a *cli) runDaemon(ctx context.Context, src *daemonSources, ready func(context.Context, client.RunFile) error) error {
 	cfg, err := src.load(a)
 	if err != nil {
@@ -113,16 +113,8 @@ func (a *cli) runDaemon(ctx context.Context, src *daemonSources, ready func(cont
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	remove := func() {}
 	var started error
 	err = a.env.Daemon.Run(ctx, cfg, func(run client.RunFile) {
-		run.Data, run.PID = cfg.Data, os.Getpid()
-		take, err := client.WriteRunFile(run, a.runtimeDir())
-		if err != nil {
-			a.note("%s other commands will not find this server by themselves: %s", a.style.warn("warning:"), err)
-		} else {
-			remove = take
-		}
 		wg.Go(func() {
 			if err := ready(ctx, run); err != nil && ctx.Err() == nil {
 				started = err
@@ -132,7 +124,6 @@ func (a *cli) runDaemon(ctx context.Context, src *daemonSources, ready func(cont
 	})
 	cancel(nil)
 	wg.Wait()
-	remove()
 	if err == nil && started != nil {
 		return exitCode(1) // told already, when it happened
 	}

@@ -1,0 +1,380 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+
+	"vortex/client"
+	"vortex/internal/api"
+	"vortex/internal/api/apitest"
+	"vortex/internal/api/kindrpc"
+	"vortex/internal/cli"
+	"vortex/internal/config"
+	kindpb "vortex/proto/kind"
+)
+
+var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
+
+// world is a server, and a directory and an environment to run commands in.
+type world struct {
+	*apitest.Fixture
+
+	dir     string
+	environ []string
+	daemon  cli.Daemon
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	f := apitest.Start(t, func(s *api.Server) {
+		s.Ready = func(context.Context) []client.Check { return []client.Check{{Name: "store"}} }
+	})
+	f.Node(t, "n1", 4000, 8<<30)
+	f.Obey(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := grpc.NewServer(kindrpc.Options()...)
+	kindpb.RegisterKindServiceServer(srv, &kindrpc.Service{Store: f.Store, Token: apitest.Token, Version: "test"})
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(srv.Stop)
+	dir := t.TempDir()
+	return &world{Fixture: f, dir: dir, environ: []string{
+		"HOME=" + dir, "VORTEX_SERVER=" + f.URL, "VORTEX_TOKEN=" + apitest.Token, "VORTEX_KIND=" + l.Addr().String(),
+	}}
+}
+
+// run runs one command and returns its exit code, stdout and stderr.
+func (w *world) run(ctx context.Context, stdin string, args ...string) (code int, out, errOut string) {
+	var stdout, stderr bytes.Buffer
+	code = cli.Main(ctx, args, cli.Env{
+		Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr, Environ: w.environ, Daemon: w.daemon,
+		Build: cli.Build{Version: "v1.2.3", Commit: "abc"}, RuntimeDir: filepath.Join(w.dir, "run"),
+	})
+	return code, stdout.String(), stderr.String()
+}
+
+// TestTranscripts runs the commands of every testdata/*.txtar. A line `$ vortex …` is a command, the lines after it are
+// what it prints; those with ! before them go to stderr, a \ is an empty line, and a last line [N] is an exit code
+// that is not 0. The files of the archive are in the directory the commands run in, which $DIR names.
+func TestTranscripts(t *testing.T) {
+	paths, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no transcripts: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) { transcript(t, path) })
+	}
+}
+
+func transcript(t *testing.T, path string) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	script, files := unpack(string(data))
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got strings.Builder
+	for line := range strings.Lines(script) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "$ "):
+			fmt.Fprintln(&got, line)
+			got.WriteString(w.transcribe(t, strings.TrimPrefix(line, "$ ")))
+		case strings.HasPrefix(line, "#") || line == "":
+			fmt.Fprintln(&got, line)
+		}
+	}
+	if *update {
+		if err := os.WriteFile(path, []byte(got.String()+strings.TrimPrefix(string(data), script)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(strings.Split(script, "\n"), strings.Split(got.String(), "\n")); diff != "" {
+		t.Errorf("%s differs (go test -update rewrites it):\n%s", path, diff)
+	}
+}
+
+var fileHead = regexp.MustCompile(`(?m)^-- (\S+) --\n`)
+
+// unpack splits an archive in the txtar format into what stands before its files, and them.
+func unpack(archive string) (script string, files map[string]string) {
+	heads := fileHead.FindAllStringSubmatchIndex(archive, -1)
+	script, files = archive, map[string]string{}
+	for i, h := range heads {
+		end := len(archive)
+		if i+1 < len(heads) {
+			end = heads[i+1][0]
+		}
+		files[archive[h[2]:h[3]]] = archive[h[1]:end]
+	}
+	if len(heads) > 0 {
+		script = archive[:heads[0][0]]
+	}
+	return script, files
+}
+
+// transcribe runs a command line and returns what the transcript says of it.
+func (w *world) transcribe(t *testing.T, line string) string {
+	t.Helper()
+	line, stdinFile, _ := strings.Cut(line, " < ")
+	stdin := ""
+	if stdinFile != "" {
+		data, err := os.ReadFile(filepath.Join(w.dir, stdinFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdin = string(data)
+	}
+	args := words(strings.ReplaceAll(line, "$DIR", w.dir))
+	if args[0] != "vortex" {
+		t.Fatalf("unknown command %q", args[0])
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	code, out, errOut := w.run(ctx, stdin, args[1:]...)
+	var b strings.Builder
+	for l := range strings.Lines(w.settle(out)) {
+		if l == "\n" {
+			l = "\\\n" // an empty line of the transcript is none of the output
+		}
+		b.WriteString(l)
+	}
+	for l := range strings.Lines(w.settle(errOut)) {
+		if !underway.MatchString(l) {
+			b.WriteString("! " + l)
+		}
+	}
+	if code != 0 {
+		fmt.Fprintf(&b, "[%d]\n", code)
+	}
+	return b.String()
+}
+
+var (
+	underway = regexp.MustCompile(`^app/\S+ (waits for|release \d+: )`) // depends on how fast things are
+	volatile = []struct {
+		find *regexp.Regexp
+		put  string
+	}{
+		{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`), "TIME"},
+		{regexp.MustCompile(`\b\d+s\b`), "1s"},
+		{regexp.MustCompile(`(revision|REVISION|mod_revision)("?:?\s+)\d+`), "${1}${2}REV"},
+		{regexp.MustCompile(`go1[0-9.]+ \w+/\w+`), "GO"},
+	}
+)
+
+// settle replaces what differs from run to run.
+func (w *world) settle(text string) string {
+	text = strings.NewReplacer(w.URL, "http://SERVER", strings.TrimPrefix(w.URL, "http://"), "SERVER", w.dir, "$DIR").Replace(text)
+	for _, v := range volatile {
+		text = v.find.ReplaceAllString(text, v.put)
+	}
+	return text
+}
+
+// words splits a command line; single quotes keep words together.
+func words(line string) (out []string) {
+	for i, part := range strings.Split(line, "'") {
+		if i%2 == 1 {
+			out = append(out, part)
+			continue
+		}
+		out = append(out, strings.Fields(part)...)
+	}
+	return out
+}
+
+func TestServersAreFoundByTheirRunFile(t *testing.T) {
+	w := newWorld(t)
+	data := t.TempDir()
+	remove, err := client.WriteRunFile(client.RunFile{API: w.URL, Token: apitest.Token, PID: os.Getpid(), Data: data, StartedAt: time.Now()}, filepath.Join(w.dir, "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.environ = []string{"HOME=" + w.dir}
+	if code, _, errOut := w.run(t.Context(), "", "apps"); code != 0 {
+		t.Errorf("a server of this machine is not found: %s", errOut)
+	}
+	if code, out, _ := w.run(t.Context(), "", "token"); code != 0 || strings.TrimSpace(out) != apitest.Token {
+		t.Errorf("token: %d %q", code, out)
+	}
+	if info, err := os.Stat(filepath.Join(data, "run.json")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("run file: %v, %v", info, err)
+	}
+	remove()
+	if code, _, errOut := w.run(t.Context(), "", "token"); code != 3 {
+		t.Errorf("after the server went: %d %s", code, errOut)
+	}
+}
+
+func TestRunFilesOfDeadServersArePassedOver(t *testing.T) {
+	dir := t.TempDir()
+	const noProcess = 1 << 30
+	if _, err := client.WriteRunFile(client.RunFile{API: "http://127.0.0.1:1", PID: noProcess, Data: t.TempDir()}, dir); err != nil {
+		t.Fatal(err)
+	}
+	if runs, err := client.RunFiles(dir); err != nil || len(runs) != 0 {
+		t.Errorf("%+v, %v", runs, err)
+	}
+}
+
+func TestLoginKeepsATokenAndContextsSwitch(t *testing.T) {
+	w := newWorld(t)
+	w.environ = []string{"HOME=" + w.dir}
+	ctx := t.Context()
+	if code, _, errOut := w.run(ctx, "wrong\n", "login", w.URL, "--name", "lab"); code != 4 || !strings.Contains(errOut, "not valid") {
+		t.Errorf("a wrong token was kept: %d %s", code, errOut)
+	}
+	if code, _, errOut := w.run(ctx, apitest.Token+"\n", "login", w.URL, "--name", "lab"); code != 0 {
+		t.Fatalf("login: %s", errOut)
+	}
+	if code, _, errOut := w.run(ctx, "", "apps"); code != 0 {
+		t.Errorf("the context is not used: %s", errOut)
+	}
+	info, err := os.Stat(filepath.Join(w.dir, ".config", "vortex", "config.yaml"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("contexts: %v, %v", info, err)
+	}
+	if code, _, errOut := w.run(ctx, "", "apps", "--context", "lob"); code != 3 || !strings.Contains(errOut, "did you mean lab?") {
+		t.Errorf("misspelt context: %d %s", code, errOut)
+	}
+	if code, _, _ := w.run(ctx, "", "context", "rm", "lab"); code != 0 {
+		t.Error("context rm")
+	}
+	if code, _, _ := w.run(ctx, "", "token"); code != 3 {
+		t.Errorf("a removed context's token is still known: %d", code)
+	}
+}
+
+func TestNoServer(t *testing.T) {
+	w := newWorld(t)
+	w.environ = []string{"HOME=" + w.dir, "VORTEX_SERVER=http://127.0.0.1:1"}
+	code, _, errOut := w.run(t.Context(), "", "apps")
+	if code != 1 || !strings.Contains(errOut, "no server answers at http://127.0.0.1:1") || !strings.Contains(errOut, "vortex up") {
+		t.Errorf("%d %s", code, errOut)
+	}
+}
+
+func TestTimeoutIsExitCode5(t *testing.T) {
+	f := apitest.Start(t) // nobody obeys
+	w := &world{Fixture: f, dir: t.TempDir(), environ: []string{"VORTEX_SERVER=" + f.URL, "VORTEX_TOKEN=" + apitest.Token}}
+	spec := filepath.Join(w.dir, "web.yaml")
+	if err := os.WriteFile(spec, []byte("metadata: {name: web}\nspec: {image: 'x:v1', ports: [{containerPort: 80}]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, errOut := w.run(t.Context(), "", "apply", "-f", spec, "--timeout", "300ms")
+	if code != 5 || !strings.Contains(errOut, "waits for the control plane") || !strings.Contains(errOut, "vortex status web") {
+		t.Errorf("apply: %d %s", code, errOut)
+	}
+	code, _, errOut = w.run(t.Context(), "", "scale", "web", "3", "--timeout", "400ms")
+	if code != 5 || !strings.Contains(errOut, "0 of") {
+		t.Errorf("scale: %d %s", code, errOut)
+	}
+}
+
+// oneServer is a daemon that is ready at once.
+type oneServer struct {
+	run client.RunFile
+	cfg chan config.Config
+}
+
+func (o oneServer) Run(ctx context.Context, cfg config.Config, ready func(client.RunFile)) error {
+	o.cfg <- cfg
+	o.run.Data = cfg.Data
+	ready(o.run)
+	<-ctx.Done()
+	return nil
+}
+
+func TestUpAppliesItsFilesAndStopsCleanly(t *testing.T) {
+	w := newWorld(t)
+	daemon := oneServer{run: client.RunFile{API: w.URL, Edge: "http://127.0.0.1:8000", Token: apitest.Token}, cfg: make(chan config.Config, 1)}
+	w.daemon = daemon
+	spec := filepath.Join(w.dir, "web.yaml")
+	if err := os.WriteFile(spec, []byte("metadata: {name: web}\nspec: {image: 'x:v1', ports: [{containerPort: 80}]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for app, err := range w.Client.FollowApps(ctx) {
+			if err == nil && app.Running == 1 && app.Apps[0].Status == client.StatusRunning {
+				cancel()
+			}
+		}
+	}()
+	code, out, errOut := w.run(ctx, "", "up", "-f", spec, "--data", w.dir, "--no-edge", "--log-level", "debug")
+	if code != 0 || !strings.Contains(out, "http://127.0.0.1:8000") || !strings.Contains(out, "app/web created") {
+		t.Errorf("%d\n%s\n%s", code, out, errOut)
+	}
+	cfg := <-daemon.cfg
+	if cfg.Data != w.dir || !cfg.NoEdge || cfg.LogLevel != "debug" || cfg.API != "127.0.0.1:7070" {
+		t.Errorf("%+v", cfg)
+	}
+	if code, _, errOut := w.run(t.Context(), "", "up", "--join", "other"); code != 2 || !strings.Contains(errOut, "not in it yet") {
+		t.Errorf("--join: %d %s", code, errOut)
+	}
+	if code, _, errOut := w.run(t.Context(), "", "up", "-f", filepath.Join(w.dir, "none.yaml")); code != 3 {
+		t.Errorf("a missing file: %d %s", code, errOut)
+	}
+}
+
+func TestExecPassesTheExitCodeThrough(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.Client.Register(t.Context(), apitest.App("web"), "", false); err != nil {
+		t.Fatal(err)
+	}
+	for app, err := range w.Client.FollowApp(t.Context(), "web") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if app.Status == client.StatusRunning {
+			break
+		}
+	}
+	code, out, errOut := w.run(t.Context(), "hello", "exec", "-i", "web", "--", "/bin/sh", "-c", "cat; exit 42")
+	if code != 42 || out != "hello" {
+		t.Errorf("%d %q %q", code, out, errOut)
+	}
+	if code, _, errOut := w.run(t.Context(), "", "exec", "-it", "web", "--", "sh"); code != 2 || !strings.Contains(errOut, "-t needs a terminal") {
+		t.Errorf("-t without a terminal: %d %s", code, errOut)
+	}
+}
+
+func TestEveryCommandExplainsItself(t *testing.T) {
+	root := cli.New(cli.Env{Stdout: &bytes.Buffer{}, Stderr: &bytes.Buffer{}})
+	for _, cmd := range root.Commands() {
+		if cmd.Short == "" {
+			t.Errorf("%s has no description", cmd.CommandPath())
+		}
+		for _, sub := range cmd.Commands() {
+			if sub.Short == "" {
+				t.Errorf("%s has no description", sub.CommandPath())
+			}
+		}
+	}
+	for _, want := range strings.Fields("up server apply diff apps status ps nodes events top metrics info cluster logs exec start stop scale restart rollback history delete kv image context login token completion version doctor config explain") {
+		if cmd, _, err := root.Find([]string{want}); err != nil || cmd == root {
+			t.Errorf("no command %s", want)
+		}
+	}
+}
