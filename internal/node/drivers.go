@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"vortex"
 	"vortex/internal/image"
@@ -59,7 +60,11 @@ func openDrivers(ctx context.Context, cfg Config, store *image.Store, parts *sta
 			if cfg.Runtime == o.name {
 				return nil, err
 			}
-			cfg.Log.Debug("Runtime not available", "runtime", o.name, "err", err)
+			level := slog.LevelDebug
+			if o.name == ociName && os.Geteuid() == 0 {
+				level = slog.LevelWarn // the one that everybody wants
+			}
+			cfg.Log.Log(ctx, level, "Runtime not available", "runtime", o.name, "err", err)
 			missing = append(missing, err)
 			continue
 		}
@@ -89,7 +94,7 @@ func (d *drivers) openOCI(ctx context.Context, cfg Config, store *image.Store, p
 	if err := oci.Available(conf); err != nil {
 		return nil, err
 	}
-	netConf := network.Config{Bridge: cfg.Bridge, Table: cfg.Bridge, DataDir: filepath.Join(cfg.Data, "network"), Log: cfg.Log.With("component", "network")}
+	netConf := network.Config{Bridge: cfg.Bridge, Table: strings.ReplaceAll(cfg.Bridge, "-", "_"), DataDir: filepath.Join(cfg.Data, "network"), Log: cfg.Log.With("component", "network")}
 	if cfg.Subnet != "" {
 		subnet, err := netip.ParsePrefix(cfg.Subnet)
 		if err != nil {
@@ -154,7 +159,7 @@ func (a attacher) Attach(ctx context.Context, id string, spec oci.AttachSpec) (o
 func (a attacher) Detach(ctx context.Context, id string) error { return a.nw.Detach(ctx, id) }
 
 func openDocker(ctx context.Context, cfg Config, store *image.Store, _ *stack) (runtime.Driver, error) {
-	driver, err := docker.New(docker.Config{Host: cfg.DockerHost, Node: cfg.Name, Images: store, Log: cfg.Log.With("component", "docker")})
+	driver, err := docker.New(docker.Config{Host: cfg.DockerHost, Node: cfg.Name + "-" + cfg.Bridge, Images: store, Log: cfg.Log.With("component", "docker")})
 	if err != nil {
 		return nil, err
 	}

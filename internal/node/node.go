@@ -296,7 +296,7 @@ func (n *Node) handler() *api.Server {
 		Metrics: n.metrics(), Ready: n.ready, Defaults: n.cfg.Settings, ReservedPorts: n.reservedPorts(),
 	}
 	if n.agent != nil {
-		s.Instances = n.agent
+		s.Instances, s.Checker = n.agent, n.agent
 		s.Images, s.Builder = images{n.images}, images{n.images}
 	}
 	return s
