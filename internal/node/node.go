@@ -165,7 +165,7 @@ func (n *Node) startKind(ctx context.Context) error {
 	if n.cfg.Kind == "" {
 		return nil
 	}
-	l, err := listen(ctx, "Kind", "--kind-listen", n.cfg.Kind)
+	l, err := listen(ctx, "Kind", "--kind", n.cfg.Kind)
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func Start(ctx context.Context, opts Options) (*Vortex, error) {
 	}
 	v := &Vortex{Data: opts.Data, Bin: bin, log: &syncBuffer{}}
 	v.args = append([]string{
-		"up", "--data", opts.Data, "--api", "127.0.0.1:0", "--kind-listen", "127.0.0.1:0", "--edge", "127.0.0.1:0",
+		"up", "--data", opts.Data, "--api", "127.0.0.1:0", "--kind", "127.0.0.1:0", "--edge", "127.0.0.1:0",
 		"--etcd-client", "", "--etcd-peer", "",
 	}, opts.Args...)
 	return v, v.start(ctx)
