@@ -43,7 +43,7 @@ up: build ## build all, start Vortex, run the sample app, print URLs and what to
 
 .PHONY: demo
 demo: build ## the main job unattended: deploy, scale 1 → 5 → 1 on real traffic, kill, heal
-	@./deploy/demo.sh
+	@go run ./deploy/demo
 
 .PHONY: run
 run: build ## start Vortex alone in the foreground
@@ -54,7 +54,9 @@ dev: build ## start Vortex with debug logs and its data in ./data
 	./bin/vortex up --data "$(CURDIR)/data" --log-level debug
 
 .PHONY: rebuild
-rebuild: clean build ## build again from nothing
+rebuild: ## build again from nothing; data stays
+	@rm -rf bin $(EMBEDDED)/shim $(EMBEDDED)/runner
+	@$(MAKE) --no-print-directory build
 
 .PHONY: down
 down: ## stop what `make up` started, with its containers
@@ -104,6 +106,14 @@ bench: bench-main ## run every benchmark
 bench-main: build ## the main job's figures beside docker and runc
 	@./bench/main.sh
 
+.PHONY: ci
+ci: ## what has to pass before a change is merged: test, lint, check, demo
+	@./.ci/run
+
+.PHONY: image
+image: build ## build the image vortex:latest with the Docker Engine
+	docker build -q -t vortex:latest -f deploy/Dockerfile bin
+
 .PHONY: clean
-clean: ## remove what was built
-	rm -rf bin dist data coverage.out $(EMBEDDED)/shim $(EMBEDDED)/runner
+clean: down ## stop Vortex, remove what was built and ./data
+	rm -rf bin dist data coverage.out examples/hello/hello $(EMBEDDED)/shim $(EMBEDDED)/runner
