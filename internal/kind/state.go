@@ -18,6 +18,7 @@ type state struct {
 	schema  *ksl.Schema
 	records btree.Map[string, *Record]
 	indexes map[indexKey]*btree.Map[string, *Record]
+	guards  map[string]int64 // key of a @unique guard -> its revision
 	expiry  expiryHeap
 	sooner  chan struct{} // one slot: a record expires before all others did
 }
@@ -26,7 +27,9 @@ type state struct {
 type indexKey struct{ typ, field, value string }
 
 func newState(schema *ksl.Schema) *state {
-	return &state{schema: schema, indexes: map[indexKey]*btree.Map[string, *Record]{}, sooner: make(chan struct{}, 1)}
+	return &state{
+		schema: schema, indexes: map[indexKey]*btree.Map[string, *Record]{}, guards: map[string]int64{}, sooner: make(chan struct{}, 1),
+	}
 }
 
 // apply takes in one batch and returns what it changed.
@@ -35,6 +38,9 @@ func (s *state) apply(batch engine.Batch) ([]Event, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ch := range batch.Changes {
+		if s.takeGuard(ch.Key, ch.ModRevision) {
+			continue
+		}
 		ev := Event{Key: ch.Key, Revision: batch.Revision, Deleted: ch.Delete}
 		if !ch.Delete {
 			rec, err := s.record(ch.KV)

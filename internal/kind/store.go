@@ -42,7 +42,8 @@ type Store struct {
 	state *state
 	hub   *hub
 
-	stale   atomic.Bool   // the engine's log is not being followed now
+	stale   atomic.Bool   // the engine does not answer now
+	lost    chan struct{} // one slot: stale was set
 	applied chan struct{} // closed and replaced at every applied batch, under appliedMu
 
 	appliedMu sync.Mutex
@@ -52,7 +53,7 @@ type Store struct {
 // Open reads the engine's current records. The store answers reads from then on; Run must be
 // running for writes to return and for watchers to see anything.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{cfg: cfg, log: cfg.Log, applied: make(chan struct{})}
+	s := &Store{cfg: cfg, log: cfg.Log, applied: make(chan struct{}), lost: make(chan struct{}, 1)}
 	if s.cfg.MaxKeyBytes == 0 {
 		s.cfg.MaxKeyBytes = defaultMaxKey
 	}
@@ -84,6 +85,9 @@ func (s *Store) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if fresh.takeGuard(kv.Key, kv.ModRevision) {
+			continue
+		}
 		rec, err := fresh.record(kv)
 		if err != nil {
 			return fmt.Errorf("record %s: %w", kv.Key, err)
@@ -98,12 +102,17 @@ func (s *Store) load(ctx context.Context) error {
 // Run follows the engine's log until ctx ends. While the engine is away reads go on from memory.
 func (s *Store) Run(ctx context.Context) error {
 	defer s.hub.closeAll()
+	var prober sync.WaitGroup
+	defer prober.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	prober.Go(func() { s.probe(ctx) })
 	for ctx.Err() == nil {
 		err := s.follow(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		s.stale.Store(true)
+		s.lose()
 		if vortex.IsKind(err, vortex.OutOfRange) {
 			return fmt.Errorf("follow the engine: %w", err) // it compacted what we had not seen: only a restart loads anew
 		}
@@ -124,9 +133,9 @@ func (s *Store) follow(ctx context.Context) error {
 			return fmt.Errorf("apply revision %d: %w", batch.Revision, err)
 		}
 		s.stale.Store(false)
+		s.schemaChanged(events)
 		s.hub.publish(batch.Revision, events)
 		s.announce()
-		s.schemaChanged(events)
 	}
 	return errors.New("the engine ended its watch")
 }
@@ -140,6 +149,45 @@ func (s *Store) Revision() int64 {
 
 // Stale reports whether the engine is away, so that reads may be out of date.
 func (s *Store) Stale() bool { return s.stale.Load() }
+
+// lose notes that the engine does not answer.
+func (s *Store) lose() {
+	s.stale.Store(true)
+	select {
+	case s.lost <- struct{}{}:
+	default:
+	}
+}
+
+// noticed passes an engine's error on, and takes note when it means that the engine is away.
+func (s *Store) noticed(err error) error {
+	if vortex.IsKind(err, vortex.Unavailable) {
+		s.lose()
+	}
+	return err
+}
+
+// probe asks an engine that was lost until it answers again, so that reads wait for it again and are exact.
+func (s *Store) probe(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.lost:
+		}
+		for s.stale.Load() && ctx.Err() == nil {
+			rev, err := s.cfg.Engine.ReadIndex(ctx)
+			if err == nil && s.WaitFor(ctx, rev) == nil {
+				s.stale.Store(false)
+				break
+			}
+			pause(ctx, probeEvery)
+		}
+	}
+}
+
+// probeEvery is how often an engine that is away is asked.
+const probeEvery = 500 * time.Millisecond
 
 // announce wakes everybody who waits for a revision.
 func (s *Store) announce() {
@@ -171,7 +219,7 @@ func (s *Store) WaitFor(ctx context.Context, rev int64) error {
 func (s *Store) Sync(ctx context.Context) error {
 	rev, err := s.cfg.Engine.ReadIndex(ctx)
 	if err != nil {
-		return err
+		return s.noticed(err)
 	}
 	return s.WaitFor(ctx, rev)
 }

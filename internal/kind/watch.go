@@ -47,7 +47,8 @@ type Watch struct {
 	queue  []Batch
 	err    error
 	catch  func() (engine.Batch, error, bool) // reads history from the engine until revision start
-	cancel func()
+	stop   func()                             // ends catch
+	cancel func()                             // makes a catch that waits return
 	start  int64
 }
 
@@ -123,14 +124,15 @@ func (s *Store) Watch(opts WatchOptions) *Watch {
 func (w *Watch) replay(s *Store, current int64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	next, stop := iter.Pull2(s.cfg.Engine.Watch(ctx, w.opts.From))
-	w.start = current
-	w.cancel = func() { cancel(); stop() }
-	w.catch = next
+	w.start, w.catch, w.cancel, w.stop = current, next, cancel, stop
 	w.wake()
 }
 
 // offer queues a batch's matching events; a full queue ends the watch.
 func (w *Watch) offer(b Batch) {
+	if b.Revision < w.opts.From {
+		return
+	}
 	events := w.selects(b.Events)
 	if len(events) == 0 {
 		return
@@ -247,7 +249,8 @@ func (w *Watch) takeHistory() ([]Batch, bool, error) {
 
 func (w *Watch) endHistory() {
 	w.cancel()
-	w.catch, w.cancel = nil, nil
+	w.stop()
+	w.catch, w.stop, w.cancel = nil, nil, nil
 	w.wake()
 }
 
@@ -255,6 +258,9 @@ func (w *Watch) endHistory() {
 func historic(b engine.Batch) []Event {
 	events := make([]Event, 0, len(b.Changes))
 	for _, ch := range b.Changes {
+		if strings.HasPrefix(ch.Key, guardPrefix) {
+			continue
+		}
 		ev := Event{Key: ch.Key, Revision: b.Revision, Deleted: ch.Delete}
 		if !ch.Delete {
 			value, expires, err := unseal(ch.Value)
@@ -270,6 +276,9 @@ func historic(b engine.Batch) []Event {
 
 // Next waits until something is queued and returns it, or the error that ended the watch or ctx.
 func (w *Watch) Next(ctx context.Context) ([]Batch, error) {
+	if w.cancel != nil {
+		defer context.AfterFunc(ctx, w.cancel)()
+	}
 	for {
 		select {
 		case <-ctx.Done():

@@ -3,6 +3,7 @@ package kind
 import (
 	"bytes"
 	"context"
+	"strings"
 	"time"
 
 	"vortex"
@@ -46,25 +47,29 @@ const maxAttempts = 64
 
 // Commit validates a transaction and makes it durable. It returns the revision at which it happened,
 // and the store has taken it in. A condition that does not hold is an error of kind Conflict; a value its
-// schema refuses is Invalid; both leave everything as it was.
+// schema refuses is Invalid; a @unique value that another record holds is Exists; all leave everything as it was. After
+// Unavailable it is not known whether it happened.
 func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	if len(txn.Ops) == 0 && len(txn.If) == 0 {
 		return s.Revision(), nil
 	}
-	writes, err := s.prepare(txn.Ops)
+	plan, err := s.prepare(txn)
 	if err != nil {
 		return 0, err
 	}
 	for range maxAttempts {
-		compares, err := s.judge(ctx, txn.If)
+		ready, err := s.judge(ctx, plan)
 		if err != nil {
 			return 0, err
 		}
-		result, err := s.cfg.Engine.Commit(ctx, engine.Txn{Compares: compares, Writes: writes})
+		result, err := s.cfg.Engine.Commit(ctx, ready)
 		if err != nil {
-			return 0, err
+			return 0, s.noticed(err)
 		}
-		if err := s.WaitFor(ctx, result.Revision); err != nil {
+		if result.Committed && len(ready.Writes) > 0 {
+			return result.Revision, s.WaitFor(ctx, result.Revision)
+		}
+		if err := s.Sync(ctx); err != nil {
 			return 0, err
 		}
 		if result.Committed {
@@ -76,40 +81,52 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	return 0, vortex.Errorf(vortex.Conflict, "the records compared change too often; retry later")
 }
 
+// plan is a transaction whose values were checked.
+type plan struct {
+	conditions []Condition
+	writes     []engine.Write
+	written    map[string]struct{}
+	claims     []claim
+}
+
 // prepare checks the writes and turns them into the engine's.
-func (s *Store) prepare(ops []Op) ([]engine.Write, error) {
-	writes := make([]engine.Write, len(ops))
-	seen := make(map[string]struct{}, len(ops))
+func (s *Store) prepare(txn Txn) (*plan, error) {
+	p := &plan{
+		conditions: txn.If, writes: make([]engine.Write, len(txn.Ops)), written: make(map[string]struct{}, len(txn.Ops)),
+	}
 	schema := s.Schema()
-	for i, op := range ops {
-		if _, twice := seen[op.Key]; twice {
+	for i, op := range txn.Ops {
+		if _, twice := p.written[op.Key]; twice {
 			return nil, vortex.Errorf(vortex.Invalid, "a transaction writes %q twice; write each key once", op.Key)
 		}
-		seen[op.Key] = struct{}{}
+		p.written[op.Key] = struct{}{}
 		if err := s.checkSize(op); err != nil {
 			return nil, err
 		}
 		if op.Delete {
-			writes[i] = engine.Write{Key: op.Key, Delete: true}
+			p.writes[i] = engine.Write{Key: op.Key, Delete: true}
 			continue
 		}
 		if typ, ok := schema.TypeOf(op.Key); ok {
 			if err := typ.Validate(op.Value); err != nil {
 				return nil, err
 			}
+			p.claims = claims(typ, op, p.claims)
 		}
 		if err := checkSchemaText(op); err != nil {
 			return nil, err
 		}
-		writes[i] = engine.Write{Key: op.Key, Value: seal(op.Value, expiry(op.TTL))}
+		p.writes[i] = engine.Write{Key: op.Key, Value: seal(op.Value, expiry(op.TTL))}
 	}
-	return writes, nil
+	return p, nil
 }
 
 func (s *Store) checkSize(op Op) error {
 	switch {
 	case op.Key == "":
 		return vortex.Errorf(vortex.Invalid, "a key must not be empty")
+	case strings.HasPrefix(op.Key, guardPrefix):
+		return vortex.Errorf(vortex.Invalid, "keys below %q are the store's own", guardPrefix)
 	case len(op.Key) > s.cfg.MaxKeyBytes:
 		return vortex.Errorf(vortex.Invalid, "a key may have %d bytes, got %d", s.cfg.MaxKeyBytes, len(op.Key))
 	case len(op.Value) > s.cfg.MaxValueBytes:
@@ -128,36 +145,46 @@ func expiry(ttl time.Duration) int64 {
 	return nowMillis() + max(ttl.Milliseconds(), 1)
 }
 
-// judge resolves the conditions; one that does not hold is judged again with memory as new
+// judge resolves a plan; what stands in its way is looked at again with memory as new
 // as the engine, so that a server that lags behind does not refuse in error.
-func (s *Store) judge(ctx context.Context, conditions []Condition) ([]engine.Compare, error) {
-	compares, err := s.resolve(conditions)
+func (s *Store) judge(ctx context.Context, p *plan) (engine.Txn, error) {
+	txn, err := s.resolve(p)
 	if err == nil {
-		return compares, nil
+		return txn, nil
 	}
 	if err := s.Sync(ctx); err != nil {
-		return nil, err
+		return engine.Txn{}, err
 	}
-	return s.resolve(conditions)
+	return s.resolve(p)
 }
 
-// resolve judges the conditions against memory and returns the compares that hold the engine to it.
-func (s *Store) resolve(conditions []Condition) ([]engine.Compare, error) {
-	compares := make([]engine.Compare, len(conditions))
-	for i, c := range conditions {
+// resolve judges the conditions and claims against memory and returns what the engine has to do,
+// with the compares that hold it to that memory.
+func (s *Store) resolve(p *plan) (engine.Txn, error) {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	txn := engine.Txn{Compares: make([]engine.Compare, 0, len(p.conditions)), Writes: p.writes}
+	for _, c := range p.conditions {
 		var raw int64 // the engine's revision of the key, expired or not
-		s.state.mu.RLock()
 		rec, ok := s.state.records.Get(c.Key)
-		s.state.mu.RUnlock()
 		if ok {
 			raw = rec.ModRevision
 		}
 		if !c.holds(rec) {
-			return nil, vortex.Errorf(vortex.Conflict, "%q is not what the transaction expects; read it again", c.Key)
+			return engine.Txn{}, vortex.Errorf(vortex.Conflict, "%q is not what the transaction expects; read it again", c.Key)
 		}
-		compares[i] = engine.Compare{Key: c.Key, ModRevision: raw}
+		txn.Compares = append(txn.Compares, engine.Compare{Key: c.Key, ModRevision: raw})
 	}
-	return compares, nil
+	if len(p.claims) == 0 {
+		return txn, nil
+	}
+	compares, writes, err := s.state.hold(p.claims, p.written, nowMillis())
+	if err != nil {
+		return engine.Txn{}, err
+	}
+	txn.Compares = append(txn.Compares, compares...)
+	txn.Writes = append(p.writes[:len(p.writes):len(p.writes)], writes...)
+	return txn, nil
 }
 
 // holds judges the condition for a record, nil when there is none.
@@ -184,9 +211,22 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Dura
 
 // Delete removes the record at key and reports whether there was one.
 func (s *Store) Delete(ctx context.Context, key string) (bool, error) {
-	_, missing := s.Get(key)
-	_, err := s.Commit(ctx, Txn{Ops: []Op{{Key: key, Delete: true}}})
-	return missing == nil && err == nil, err
+	for range maxAttempts {
+		rec, err := s.Get(key)
+		if err != nil {
+			if err := s.Sync(ctx); err != nil {
+				return false, err
+			}
+			if rec, err = s.Get(key); err != nil {
+				return false, nil //nolint:nilerr // it is certain now that there is none
+			}
+		}
+		_, err = s.Commit(ctx, Txn{If: []Condition{IfRevision(key, rec.ModRevision)}, Ops: []Op{{Key: key, Delete: true}}})
+		if !vortex.IsKind(err, vortex.Conflict) {
+			return err == nil, err
+		}
+	}
+	return false, vortex.Errorf(vortex.Conflict, "%q changes too often to be deleted; retry later", key)
 }
 
 // Swap puts value at key if the key holds exactly expected, empty meaning absent or expired, and

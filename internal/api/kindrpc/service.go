@@ -54,12 +54,17 @@ func Options() []grpc.ServerOption {
 	}
 }
 
-// fresh waits until memory is as new as the consistency asks for.
+// fresh waits until memory is as new as the consistency asks for. While the engine is away reads go on from memory; Status
+// says so.
 func (s *Service) fresh(ctx context.Context, c kindpb.Consistency) error {
 	if c == kindpb.Consistency_SNAPSHOT || s.Store.Stale() {
 		return nil
 	}
-	return s.Store.Sync(ctx)
+	err := s.Store.Sync(ctx)
+	if vortex.IsKind(err, vortex.Unavailable) {
+		return nil
+	}
+	return err
 }
 
 // Get implements the wire contract.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 
 	"google.golang.org/grpc"
 
+	"vortex"
 	"vortex/internal/kind"
 	kindpb "vortex/proto/kind"
 )
@@ -27,7 +29,11 @@ func (s *Service) Watch(req *kindpb.WatchRequest, stream grpc.ServerStreamingSer
 	if err := acc.scan(req.GetKeyPrefix()); err != nil {
 		return s.fail(err)
 	}
-	opts := kind.WatchOptions{Prefixes: []string{req.GetKeyPrefix()}, From: int64(req.GetStartRevision())}
+	from, err := revision(req.GetStartRevision())
+	if err != nil {
+		return s.fail(err)
+	}
+	opts := kind.WatchOptions{Prefixes: []string{req.GetKeyPrefix()}, From: from}
 	if f := req.GetFilter(); f != nil {
 		opts.Filter = &kind.Filter{Field: f.GetField(), Value: f.GetValue()}
 	}
@@ -38,6 +44,14 @@ func (s *Service) Watch(req *kindpb.WatchRequest, stream grpc.ServerStreamingSer
 		return fmt.Errorf("send header: %w", err)
 	}
 	return s.each(ctx, watch, acc, func(ev kind.Event) error { return stream.Send(watchEvent(ev)) })
+}
+
+// revision checks a revision that a client names.
+func revision(n uint64) (int64, error) {
+	if n >= math.MaxInt64 {
+		return 0, vortex.Errorf(vortex.Invalid, "no revision is as large as %d", n)
+	}
+	return int64(n), nil
 }
 
 // each sends every event the caller may see until ctx ends, which is no error, or the watch does.
@@ -83,8 +97,12 @@ func (s *Service) Sync(req *kindpb.SyncRequest, stream grpc.ServerStreamingServe
 		return s.fail(err)
 	}
 	opts := kind.WatchOptions{}
-	if known := req.GetLastKnownTxId(); known != 0 {
-		opts.From = int64(known) + 1
+	known, err := revision(req.GetLastKnownTxId())
+	if err != nil {
+		return s.fail(err)
+	}
+	if known != 0 {
+		opts.From = known + 1
 	}
 	watch := s.Store.Watch(opts)
 	defer watch.Close()
@@ -146,16 +164,28 @@ func (s *Service) sendLog(ctx context.Context, watch *kind.Watch, acc access, se
 			if b.Revision <= sent {
 				continue
 			}
-			payload, err := json.Marshal(walPayload{Operations: operations(b.Events, acc)})
-			if err != nil {
-				return s.fail(fmt.Errorf("encode transaction: %w", err))
-			}
-			rec := &kindpb.WalRecord{TxId: uint64(b.Revision), Payload: payload}
-			if err := stream.Send(&kindpb.SyncPayload{Payload: &kindpb.SyncPayload_WalRecord{WalRecord: rec}}); err != nil {
-				return fmt.Errorf("send transaction: %w", err)
+			if err := s.sendTxn(b, acc, stream); err != nil {
+				return err
 			}
 		}
 	}
+}
+
+// sendTxn sends what the caller may see of one transaction, and nothing when that is nothing.
+func (s *Service) sendTxn(b kind.Batch, acc access, stream grpc.ServerStreamingServer[kindpb.SyncPayload]) error {
+	visible := operations(b.Events, acc)
+	if len(visible) == 0 {
+		return nil
+	}
+	payload, err := json.Marshal(walPayload{Operations: visible})
+	if err != nil {
+		return s.fail(fmt.Errorf("encode transaction: %w", err))
+	}
+	rec := &kindpb.WalRecord{TxId: uint64(b.Revision), Payload: payload}
+	if err := stream.Send(&kindpb.SyncPayload{Payload: &kindpb.SyncPayload_WalRecord{WalRecord: rec}}); err != nil {
+		return fmt.Errorf("send transaction: %w", err)
+	}
+	return nil
 }
 
 func operations(events []kind.Event, acc access) []walOperation {

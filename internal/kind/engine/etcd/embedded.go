@@ -66,7 +66,7 @@ func (c Embedded) Open(ctx context.Context) (*Engine, error) {
 	e := &Engine{client: client}
 	e.index = func(ctx context.Context) (int64, error) {
 		if err := member.Server.LinearizableReadNotify(ctx); err != nil {
-			return 0, classify("read index", err)
+			return 0, fmt.Errorf("wait for quorum: %w", err)
 		}
 		return member.Server.KV().Rev(), nil
 	}

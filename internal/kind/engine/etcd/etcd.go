@@ -22,7 +22,11 @@ import (
 const (
 	pageSize  = 2000                   // keys fetched in one round by Range
 	reconnect = 200 * time.Millisecond // pause before a broken watch is made again
+	patience  = 5 * time.Second        // after which a request that is not answered is given up
 )
+
+// errSilent is why a request was given up.
+var errSilent = errors.New("no answer in time")
 
 // Engine stores keys in etcd below a prefix.
 type Engine struct {
@@ -40,7 +44,7 @@ func (e *Engine) Range(ctx context.Context, lo, hi string, rev *int64) iter.Seq2
 			opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(*rev)}
 			resp, err := e.client.Get(ctx, key, opts...)
 			if err != nil {
-				yield(engine.KV{}, classify("range", err))
+				yield(engine.KV{}, classify(ctx, "range", err))
 				return
 			}
 			if *rev == 0 {
@@ -99,9 +103,11 @@ func (e *Engine) Commit(ctx context.Context, txn engine.Txn) (engine.Result, err
 			ops[i] = clientv3.OpPut(e.prefix+w.Key, string(w.Value))
 		}
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSilent)
+	defer cancel()
 	resp, err := e.client.Txn(ctx).If(cmps...).Then(ops...).Commit()
 	if err != nil {
-		return engine.Result{}, classify("commit", err)
+		return engine.Result{}, classify(ctx, "commit", err)
 	}
 	return engine.Result{Committed: resp.Succeeded, Revision: resp.Header.Revision}, nil
 }
@@ -173,13 +179,21 @@ func (e *Engine) batches(events []*clientv3.Event) iter.Seq[engine.Batch] {
 }
 
 // ReadIndex implements engine.Engine.
-func (e *Engine) ReadIndex(ctx context.Context) (int64, error) { return e.index(ctx) }
+func (e *Engine) ReadIndex(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSilent)
+	defer cancel()
+	rev, err := e.index(ctx)
+	if err != nil {
+		return 0, classify(ctx, "read index", err)
+	}
+	return rev, nil
+}
 
 // remoteIndex asks an external cluster for its newest revision with a linearizable read.
 func (e *Engine) remoteIndex(ctx context.Context) (int64, error) {
 	resp, err := e.client.Get(ctx, e.prefix+"\x00", clientv3.WithCountOnly())
 	if err != nil {
-		return 0, classify("read index", err)
+		return 0, err
 	}
 	return resp.Header.Revision, nil
 }
@@ -187,7 +201,7 @@ func (e *Engine) remoteIndex(ctx context.Context) (int64, error) {
 // Compact implements engine.Engine.
 func (e *Engine) Compact(ctx context.Context, rev int64) error {
 	if _, err := e.client.Compact(ctx, rev); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
-		return classify("compact", err)
+		return classify(ctx, "compact", err)
 	}
 	return nil
 }
@@ -196,9 +210,14 @@ func (e *Engine) Compact(ctx context.Context, rev int64) error {
 func (e *Engine) Close() error { return e.close() }
 
 // classify turns etcd's errors into ours.
-func classify(verb string, err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+func classify(ctx context.Context, verb string, err error) error {
+	switch {
+	case errors.Is(context.Cause(ctx), errSilent):
+		return &vortex.Error{Kind: vortex.Unavailable, Msg: "the store's engine does not answer; retry", Err: fmt.Errorf("%s: %w", verb, err)}
+	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", verb, err)
+	case errors.Is(err, rpctypes.ErrTooManyOps):
+		return &vortex.Error{Kind: vortex.Invalid, Msg: "the transaction is larger than etcd takes; start it with --max-txn-ops=20000", Err: err}
 	}
 	etcdErr, ok := errors.AsType[rpctypes.EtcdError](rpctypes.Error(err))
 	if !ok {

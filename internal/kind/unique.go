@@ -1,0 +1,91 @@
+package kind
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strings"
+
+	"vortex"
+	"vortex/internal/kind/engine"
+	"vortex/internal/kind/ksl"
+)
+
+// guardPrefix is where the engine holds the guards of @unique fields. A guard has no content: every transaction that
+// writes a value of its bucket compares its revision and rewrites it. So of two servers that
+// add the same value at the same time one loses the compare, catches up, and finds the other's record. Readers never
+// see guards.
+const guardPrefix = "vortex:unique:"
+
+// guardBuckets is how many guards a field has: enough that different values seldom meet, few enough to keep for good.
+const guardBuckets = 256
+
+// claim is a value of a @unique field that a transaction writes.
+type claim struct {
+	typ, field, value string
+	key               string // of the record
+}
+
+// guard is the key that a claim's transactions meet at.
+func (c claim) guard() string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(c.value))
+	return fmt.Sprintf("%s%s:%s:%02x", guardPrefix, c.typ, c.field, h.Sum32()%guardBuckets)
+}
+
+// claims adds what a put of a typ record claims. An absent or empty value claims nothing.
+func claims(typ *ksl.Type, op Op, to []claim) []claim {
+	var values []string
+	for i, f := range typ.Indexed() {
+		if !f.Unique {
+			continue
+		}
+		if values == nil {
+			values = typ.IndexValues(op.Value, nil)
+		}
+		if values[i] != "" {
+			to = append(to, claim{typ: typ.Name, field: f.Name, value: values[i], key: op.Key})
+		}
+	}
+	return to
+}
+
+// hold returns the compares and writes that keep claims true, or an error of kind Exists when another record than the
+// ones in written, which the same transaction writes, holds such a value. The caller holds the lock.
+func (s *state) hold(held []claim, written map[string]struct{}, now int64) ([]engine.Compare, []engine.Write, error) {
+	var compares []engine.Compare
+	var writes []engine.Write
+	holders, guards := map[indexKey]string{}, map[string]struct{}{}
+	for _, c := range held {
+		k := indexKey{c.typ, c.field, c.value}
+		other := holders[k]
+		if set := s.indexes[k]; set != nil && other == "" {
+			set.Scan(func(key string, rec *Record) bool {
+				if _, ours := written[key]; !ours && !rec.expired(now) {
+					other = key
+				}
+				return other == ""
+			})
+		}
+		if other != "" {
+			return nil, nil, vortex.Errorf(vortex.Exists, "%s.%s %q is taken by %q; it has to be unique", c.typ, c.field, c.value, other)
+		}
+		holders[k] = c.key
+		guard := c.guard()
+		if _, done := guards[guard]; done {
+			continue
+		}
+		guards[guard] = struct{}{}
+		compares = append(compares, engine.Compare{Key: guard, ModRevision: s.guards[guard]})
+		writes = append(writes, engine.Write{Key: guard, Value: seal(nil, 0)})
+	}
+	return compares, writes, nil
+}
+
+// takeGuard takes in a guard's change, and reports whether key is one.
+func (s *state) takeGuard(key string, revision int64) bool {
+	if !strings.HasPrefix(key, guardPrefix) {
+		return false
+	}
+	s.guards[key] = revision
+	return true
+}
