@@ -135,7 +135,7 @@ func (c *Client) call(ctx context.Context, r request, in, out any) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return &vortex.Error{Kind: vortex.Unavailable, Msg: fmt.Sprintf("%s does not answer like a Vortex server", c.base.Redacted()), Err: err}
+		return &vortex.Error{Kind: vortex.Unavailable, Msg: c.base.Redacted() + " does not answer like a Vortex server", Err: err}
 	}
 	return nil
 }
@@ -344,7 +344,7 @@ func (c *Client) Ready(ctx context.Context) (Readiness, error) {
 	}
 	defer resp.Body.Close() //nolint:errcheck // nothing was written
 	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
-		return out, &vortex.Error{Kind: vortex.Unavailable, Msg: fmt.Sprintf("%s does not answer like a Vortex server", c.base.Redacted()), Err: err}
+		return out, &vortex.Error{Kind: vortex.Unavailable, Msg: c.base.Redacted() + " does not answer like a Vortex server", Err: err}
 	}
 	return out, nil
 }

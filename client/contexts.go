@@ -52,7 +52,7 @@ func LoadContexts(path string) (Contexts, error) {
 }
 
 // Save keeps contexts in a file that only its owner can read.
-func (c Contexts) Save(path string) error {
+func (c *Contexts) Save(path string) error {
 	data, err := yaml.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("encode contexts: %w", err)
@@ -67,7 +67,7 @@ func (c Contexts) Save(path string) error {
 }
 
 // Find returns the context of a name.
-func (c Contexts) Find(name string) (Context, bool) {
+func (c *Contexts) Find(name string) (Context, bool) {
 	i := slices.IndexFunc(c.Contexts, func(ctx Context) bool { return ctx.Name == name })
 	if i < 0 {
 		return Context{}, false
@@ -89,7 +89,7 @@ func (c *Contexts) Remove(name string) bool {
 }
 
 // Names lists the names of the contexts.
-func (c Contexts) Names() []string {
+func (c *Contexts) Names() []string {
 	names := make([]string, len(c.Contexts))
 	for i, ctx := range c.Contexts {
 		names[i] = ctx.Name

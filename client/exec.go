@@ -6,7 +6,7 @@ const TokenProtocol = "vortex.token."
 // StreamProtocol is the WebSocket subprotocol of every stream.
 const StreamProtocol = "vortex.v1"
 
-// The frames of an exec stream. Each is one binary message: a Frame byte, then its content.
+// Frame is the kind of one message of an exec stream: a binary message is this byte, then its content.
 type Frame byte
 
 // The kinds of frames.

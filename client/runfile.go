@@ -53,7 +53,7 @@ func WriteRunFile(run RunFile, runtimeDir string) (remove func(), err error) {
 	paths := []string{filepath.Join(run.Data, runFileName), filepath.Join(runtimeDir, strconv.Itoa(run.PID)+".json")}
 	remove = func() {
 		for _, path := range paths {
-			_ = os.Remove(path) //nolint:errcheck // a dead process's file is passed over
+			_ = os.Remove(path)
 		}
 	}
 	for _, path := range paths {
@@ -77,7 +77,7 @@ func replaceFile(path string, data []byte) error {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		_ = os.Remove(f.Name()) //nolint:errcheck // the error before matters
+		_ = os.Remove(f.Name())
 	}
 	return err
 }

@@ -85,7 +85,7 @@ func (c *Client) dial(ctx context.Context, path string, query url.Values) (*webs
 	if c.token != "" {
 		header.Set("Authorization", "Bearer "+c.token)
 	}
-	conn, resp, err := websocket.Dial(ctx, c.api(path, query), &websocket.DialOptions{
+	conn, resp, err := websocket.Dial(ctx, c.api(path, query), &websocket.DialOptions{ //nolint:bodyclose // Dial has read it
 		HTTPClient: c.http, HTTPHeader: header, Subprotocols: []string{StreamProtocol},
 	})
 	switch {
@@ -187,6 +187,8 @@ func (c *Client) exec(ctx context.Context, path string, opts ExecOptions) (int, 
 			err = writeTo(opts.Stderr, content)
 		case FrameExit:
 			return execEnd(content)
+		default:
+			continue // of a newer server
 		}
 		if err != nil {
 			return 0, fmt.Errorf("write output: %w", err)
@@ -229,7 +231,7 @@ func sendInput(ctx context.Context, conn *websocket.Conn, stdin io.Reader) {
 			break
 		}
 	}
-	_ = conn.Write(ctx, websocket.MessageBinary, []byte{byte(FrameStdinEnd)}) //nolint:errcheck // the session ends anyway
+	_ = conn.Write(ctx, websocket.MessageBinary, []byte{byte(FrameStdinEnd)})
 }
 
 // sendSizes sends the sizes of the terminal.

@@ -63,7 +63,7 @@ func (s *Server) getMetrics(r *http.Request) (client.ClusterMetrics, error) {
 }
 
 func (s *Server) getCluster(r *http.Request) (client.Cluster, error) {
-	nodes, _ := s.listNodes(r) //nolint:errcheck // reads memory, cannot fail
+	nodes, _ := s.listNodes(r)
 	c := client.Cluster{
 		Servers: []client.Server{}, Revision: s.Store.Revision(), Stale: s.Store.Stale(), Nodes: nodes.Total, Ready: nodes.Ready, Version: s.Version,
 	}

@@ -82,7 +82,7 @@ func flattenInto(leaves map[string]string, path string, value any) {
 // itemKey names an entry of a list, by its name when it has one, else by its place, and returns what the name does not say.
 func itemKey(item any, i int) (string, any) {
 	fields, ok := item.(map[string]any)
-	name, _ := fields["name"].(string) //nolint:errcheck // "" is no name
+	name, _ := fields["name"].(string)
 	if !ok || name == "" || len(fields) == 1 {
 		return strconv.Itoa(i), item
 	}

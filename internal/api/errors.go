@@ -129,5 +129,5 @@ func reply(w http.ResponseWriter, status int, value any) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(data, '\n')) //nolint:errcheck // the client is gone when it fails
+	_, _ = w.Write(append(data, '\n'))
 }

@@ -52,7 +52,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, id string) error {
 	}
 	conn, err := accept(w, r)
 	if err != nil {
-		return nil //nolint:nilerr // Accept answered
+		return nil
 	}
 	defer conn.CloseNow() //nolint:errcheck // closed properly below where it can be
 	conn.SetReadLimit(maxFrame)
@@ -68,7 +68,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, id string) error {
 		Command: query["command"], User: query.Get("user"), TTY: terminal, Stdin: stdin, Resize: resize,
 		Stdout: session.writer(ctx, client.FrameStdout), Stderr: session.writer(ctx, client.FrameStderr),
 	})
-	_ = stdin.Close() //nolint:errcheck // never fails
+	_ = stdin.Close()
 	result := client.ExecResult{ExitCode: code}
 	if err != nil && ctx.Err() == nil {
 		body, status := s.body(err)
@@ -102,7 +102,7 @@ func (e *execSession) receive(ctx context.Context, stdin *io.PipeWriter, resize 
 				continue // the command does not read any more
 			}
 		case client.FrameStdinEnd:
-			_ = stdin.Close() //nolint:errcheck // never fails
+			_ = stdin.Close()
 		case client.FrameResize:
 			var size client.WindowSize
 			if json.Unmarshal(content, &size) == nil {
@@ -146,6 +146,6 @@ func (e *execSession) finish(ctx context.Context, result client.ExecResult) {
 		err = e.send(ctx, client.FrameExit, data)
 	}
 	if err == nil || !errors.Is(err, context.Canceled) {
-		_ = e.conn.Close(websocket.StatusNormalClosure, "") //nolint:errcheck // the client may be gone
+		_ = e.conn.Close(websocket.StatusNormalClosure, "")
 	}
 }

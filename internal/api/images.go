@@ -141,10 +141,10 @@ func (s *Server) progress(w http.ResponseWriter, work func(report func(client.Pr
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		_, _ = w.Write(append(data, '\n')) //nolint:errcheck // the work's ctx ends when the client is gone
-		_ = flush.Flush()                  //nolint:errcheck // as above
+		_, _ = w.Write(append(data, '\n'))
+		_ = flush.Flush()
 	}
-	_ = flush.EnableFullDuplex() //nolint:errcheck // HTTP/2 has it always
+	_ = flush.EnableFullDuplex()
 	image, err := work(report)
 	if err != nil {
 		body, status := s.body(err)

@@ -202,6 +202,6 @@ func (s *Server) fresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readFresh)
 	defer cancel()
 	if err := s.Store.Sync(ctx); err != nil {
-		s.Log.Debug("Read from memory", "err", err)
+		s.Log.DebugContext(ctx, "Read from memory", "err", err)
 	}
 }

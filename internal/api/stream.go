@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -26,7 +25,7 @@ const (
 func (s *Server) serveValues(w http.ResponseWriter, r *http.Request, produce func(ctx context.Context, send func(any) error) error) error {
 	conn, err := accept(w, r)
 	if err != nil {
-		return nil //nolint:nilerr // Accept answered
+		return nil
 	}
 	defer conn.CloseNow() //nolint:errcheck // closed properly below where it can be
 	ctx := conn.CloseRead(r.Context())
@@ -81,7 +80,7 @@ const maxCloseReason = 120 // bytes; the protocol allows 123
 // hangUp closes a stream, with the error's API code and message when there is one.
 func (s *Server) hangUp(conn *websocket.Conn, err error) {
 	if err == nil {
-		_ = conn.Close(websocket.StatusNormalClosure, "") //nolint:errcheck // the client may be gone
+		_ = conn.Close(websocket.StatusNormalClosure, "")
 		return
 	}
 	body, _ := s.body(err)
@@ -90,7 +89,7 @@ func (s *Server) hangUp(conn *websocket.Conn, err error) {
 	if vortex.IsKind(err, vortex.Unavailable) {
 		code = websocket.StatusGoingAway
 	}
-	_ = conn.Close(code, reason[:min(len(reason), maxCloseReason)]) //nolint:errcheck // the client may be gone
+	_ = conn.Close(code, reason[:min(len(reason), maxCloseReason)])
 }
 
 // knowsApp answers for an unknown app with an error of HTTP, before the stream begins.
@@ -191,9 +190,4 @@ func (s *Server) streamLogs(w http.ResponseWriter, r *http.Request) error {
 	return s.serveValues(w, r, func(ctx context.Context, send func(any) error) error {
 		return s.followLogs(ctx, q, func(entry client.LogEntry) error { return send(entry) })
 	})
-}
-
-// closed reports whether a connection ended in one of the ways connections end.
-func closed(err error) bool {
-	return websocket.CloseStatus(err) != -1 || errors.Is(err, context.Canceled)
 }

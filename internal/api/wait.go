@@ -150,7 +150,7 @@ func (s *Server) nextChange(ctx context.Context, watch *kind.Watch, name string,
 			if vortex.IsKind(err, vortex.Unavailable) {
 				return false, err // the store stops
 			}
-			return true, nil //nolint:nilerr // dropped for being slow: what matters is the state now
+			return true, nil
 		}
 		for _, b := range batches {
 			for _, ev := range b.Events {

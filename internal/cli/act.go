@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -58,31 +57,39 @@ func (a *cli) actionCommand(act action) *cobra.Command {
 }
 
 func (a *cli) startCommand() *cobra.Command {
-	return a.actionCommand(action{"start APP", "Run a stopped app again", "started",
+	return a.actionCommand(action{
+		"start APP", "Run a stopped app again", "started",
 		func(ctx context.Context, c *client.Client, app string, w client.WaitRequest) (client.ActionResponse, error) {
 			return c.Start(ctx, app, w)
-		}})
+		},
+	})
 }
 
 func (a *cli) stopCommand() *cobra.Command {
-	return a.actionCommand(action{"stop APP", "Stop all instances of an app; the app stays", "stopped",
+	return a.actionCommand(action{
+		"stop APP", "Stop all instances of an app; the app stays", "stopped",
 		func(ctx context.Context, c *client.Client, app string, w client.WaitRequest) (client.ActionResponse, error) {
 			return c.Stop(ctx, app, w)
-		}})
+		},
+	})
 }
 
 func (a *cli) restartCommand() *cobra.Command {
-	return a.actionCommand(action{"restart APP", "Replace all instances of an app, with no request lost", "restarted",
+	return a.actionCommand(action{
+		"restart APP", "Replace all instances of an app, with no request lost", "restarted",
 		func(ctx context.Context, c *client.Client, app string, w client.WaitRequest) (client.ActionResponse, error) {
 			return c.Restart(ctx, app, w)
-		}})
+		},
+	})
 }
 
 func (a *cli) deleteCommand() *cobra.Command {
-	cmd := a.actionCommand(action{"delete APP", "Delete an app with all its instances", "deleted",
+	cmd := a.actionCommand(action{
+		"delete APP", "Delete an app with all its instances", "deleted",
 		func(ctx context.Context, c *client.Client, app string, w client.WaitRequest) (client.ActionResponse, error) {
 			return c.Delete(ctx, app, w)
-		}})
+		},
+	})
 	cmd.Aliases = []string{"rm"}
 	return cmd
 }
@@ -144,7 +151,7 @@ func (a *cli) rollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.result(answer, args[0], "app/%s rolled back to release %s", args[0], fmt.Sprint(answer.Release))
+			return a.result(answer, args[0], "app/%s rolled back to release %s", args[0], strconv.FormatUint(answer.Release, 10))
 		},
 	}
 	w.flag(cmd)

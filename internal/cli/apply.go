@@ -320,6 +320,7 @@ func rolloutProgress(app *client.App, generation uint64) (done bool, text string
 		if app.Replicas.Healthy >= app.Replicas.Desired {
 			return true, fmt.Sprintf("release %d runs: %d/%d instances healthy", r.Release, app.Replicas.Healthy, app.Replicas.Desired)
 		}
+	case vortex.RolloutStateProgressing:
 	}
 	if app.Message != "" {
 		text += " (" + app.Message + ")"

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,7 +61,7 @@ func Main(ctx context.Context, args []string, env Env) int {
 	if a.cancel != nil {
 		a.cancel()
 	}
-	if code, ok := errors.AsType[exitCode](err); ok {
+	if code, ok := errors.AsType[exitError](err); ok {
 		return int(code)
 	}
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -75,10 +76,10 @@ func New(env Env) *cobra.Command { return newCLI(env).root() }
 
 const interrupted = 130 // as shells have it for SIGINT
 
-// exitCode ends a command with the exit code of something else it ran.
-type exitCode int
+// exitError ends a command with the exit code of something else it ran.
+type exitError int
 
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // cli is one invocation.
 type cli struct {
@@ -86,10 +87,10 @@ type cli struct {
 	vars   map[string]string
 	cancel context.CancelFunc
 
-	server, token, kind, contextName string
-	output                           string
-	timeout                          time.Duration
-	quiet, noColor, watching         bool
+	server, kind, contextName string
+	output                    string
+	timeout                   time.Duration
+	quiet, noColor, watching  bool
 
 	progress progress
 
@@ -130,21 +131,23 @@ func (a *cli) report(err error) {
 		}
 	}
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	fmt.Fprintf(a.env.Stderr, "%s %s\n", a.style.bad("error:"), lines[0])
+	_, _ = fmt.Fprintf(a.env.Stderr, "%s %s\n", a.style.bad("error:"), lines[0])
 	for _, line := range lines[1:] {
-		fmt.Fprintf(a.env.Stderr, "  %s\n", line)
+		_, _ = fmt.Fprintf(a.env.Stderr, "  %s\n", line)
 	}
 }
 
 // note tells the user something that is no result, unless they asked for quiet.
 func (a *cli) note(format string, args ...any) {
 	if !a.quiet {
-		fmt.Fprintf(a.env.Stderr, format+"\n", args...)
+		_, _ = fmt.Fprintf(a.env.Stderr, format+"\n", args...)
 	}
 }
 
 // say prints a result.
-func (a *cli) say(format string, args ...any) { fmt.Fprintf(a.env.Stdout, format+"\n", args...) }
+func (a *cli) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.env.Stdout, format+"\n", args...) // whoever does not read on does not miss it
+}
 
 const groupLook, groupAct, groupRun, groupStore, groupRest = "look", "act", "run", "store", "rest"
 
@@ -214,12 +217,7 @@ func (a *cli) prepare(cmd *cobra.Command) error {
 }
 
 func oneOf(word string, known []string) bool {
-	for _, k := range known {
-		if k == word {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(known, word)
 }
 
 // badFlag says which flag was meant.

@@ -81,6 +81,7 @@ func TestTranscripts(t *testing.T) {
 }
 
 func transcript(t *testing.T, path string) {
+	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -372,7 +373,7 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 			}
 		}
 	}
-	for _, want := range strings.Fields("up server apply diff apps status ps nodes events top metrics info cluster logs exec start stop scale restart rollback history delete kv image context login token completion version doctor config explain") {
+	for want := range strings.FieldsSeq("up server apply diff apps status ps nodes events top metrics info cluster logs exec start stop scale restart rollback history delete kv image context login token completion version doctor config explain") {
 		if cmd, _, err := root.Find([]string{want}); err != nil || cmd == root {
 			t.Errorf("no command %s", want)
 		}

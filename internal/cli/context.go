@@ -175,7 +175,7 @@ func (a *cli) readToken() (string, error) {
 		}
 		token = string(data)
 	} else {
-		line, _ := bufio.NewReader(a.env.Stdin).ReadString('\n') //nolint:errcheck // a last line without its end is fine
+		line, _ := bufio.NewReader(a.env.Stdin).ReadString('\n')
 		token = line
 	}
 	if token = strings.TrimSpace(token); token == "" {

@@ -141,12 +141,12 @@ func checkData(dir string) finding {
 	if err != nil {
 		return broken("data directory", dir+" cannot be written", "choose another with --data, or run as its owner")
 	}
-	_ = os.Remove(probe) //nolint:errcheck // an empty directory is left at worst
+	_ = os.Remove(probe)
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(existing, &fs); err != nil {
 		return fine("data directory", dir)
 	}
-	free := fs.Bavail * uint64(fs.Bsize) //nolint:gosec,unconvert // block sizes are positive; the type differs between systems
+	free := fs.Bavail * uint64(fs.Bsize) //nolint:gosec // block sizes are positive
 	detail := dir + ", " + size(free) + " free"
 	if free < minimumSpace {
 		return doubt("data directory", detail, "images and logs need room: free at least "+size(minimumSpace))
@@ -221,7 +221,7 @@ func checkPorts(ctx context.Context, cfg config.Config, running bool) (findings 
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.addr)
 		switch {
 		case err == nil:
-			_ = l.Close() //nolint:errcheck // nothing was accepted
+			_ = l.Close()
 			findings = append(findings, fine(p.name, p.addr+" is free"))
 		case running:
 			findings = append(findings, fine(p.name, p.addr+" is in use while a server runs"))

@@ -44,7 +44,7 @@ func (a *cli) execCommand() *cobra.Command {
 			}
 			code, err := a.execute(cmd.Context(), c, args[0], opts)
 			if err == nil && code != 0 {
-				return exitCode(code)
+				return exitError(code)
 			}
 			return err
 		},
@@ -58,8 +58,8 @@ func (a *cli) execCommand() *cobra.Command {
 
 // atLeast demands so many arguments.
 func atLeast(n int, what string) cobra.PositionalArgs {
-	const any = 1 << 20
-	return between(n, any, what)
+	const many = 1 << 20
+	return between(n, many, what)
 }
 
 // execute runs a command in the app of a name, or else in the instance of that id.
@@ -100,5 +100,5 @@ func (a *cli) takeTerminal(ctx context.Context, opts *client.ExecOptions) (resto
 		cols, rows, err := term.GetSize(int(out.Fd()))                                                       //nolint:gosec // descriptors are small
 		return client.WindowSize{Rows: uint16(rows), Cols: uint16(cols)}, err == nil && rows > 0 && cols > 0 //nolint:gosec // screens are small
 	})
-	return func() { _ = term.Restore(int(in.Fd()), state) }, nil //nolint:errcheck,gosec // nothing is left to do; descriptors are small
+	return func() { _ = term.Restore(int(in.Fd()), state) }, nil //nolint:gosec // descriptors are small
 }

@@ -25,11 +25,11 @@ func (a *cli) status(format string, args ...any) {
 	}
 	a.progress.last = text
 	if !a.style.on {
-		fmt.Fprintln(a.env.Stderr, text)
+		_, _ = fmt.Fprintln(a.env.Stderr, text)
 		return
 	}
 	const width = 120
-	fmt.Fprintf(a.env.Stderr, "\r\x1b[K%s", a.style.dim(short(text, width)))
+	_, _ = fmt.Fprintf(a.env.Stderr, "\r\x1b[K%s", a.style.dim(short(text, width)))
 	a.progress.open = true
 }
 
@@ -38,7 +38,7 @@ func (a *cli) endStatus() {
 	a.progress.mu.Lock()
 	defer a.progress.mu.Unlock()
 	if a.progress.open {
-		fmt.Fprint(a.env.Stderr, "\r\x1b[K")
+		_, _ = fmt.Fprint(a.env.Stderr, "\r\x1b[K")
 		a.progress.open = false
 	}
 }

@@ -125,7 +125,7 @@ func (a *cli) runDaemon(ctx context.Context, src *daemonSources, ready func(cont
 	cancel(nil)
 	wg.Wait()
 	if err == nil && started != nil {
-		return exitCode(1) // told already, when it happened
+		return exitError(1) // told already, when it happened
 	}
 	if errors.Is(err, context.Canceled) {
 		return nil

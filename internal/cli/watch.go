@@ -93,6 +93,6 @@ func (a *cli) showAgain(now, before []string, whole func() error) error {
 // clear empties the terminal before a watched listing is shown in its place.
 func (a *cli) clear() {
 	if a.watching && a.tty && a.tableOnly() {
-		_, _ = io.WriteString(a.env.Stdout, "\x1b[H\x1b[2J") //nolint:errcheck // the next write tells
+		_, _ = io.WriteString(a.env.Stdout, "\x1b[H\x1b[2J")
 	}
 }

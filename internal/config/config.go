@@ -76,7 +76,7 @@ func Default() Config {
 }
 
 // Level returns LogLevel as slog has it.
-func (c Config) Level() slog.Level {
+func (c *Config) Level() slog.Level {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return slog.LevelInfo
@@ -85,7 +85,7 @@ func (c Config) Level() slog.Level {
 }
 
 // Validate returns everything that is wrong, joined; each is of kind Invalid.
-func (c Config) Validate() error {
+func (c *Config) Validate() error {
 	problems := c.addressProblems()
 	add := func(format string, args ...any) {
 		problems = append(problems, vortex.Errorf(vortex.Invalid, format, args...))
@@ -115,7 +115,7 @@ func (c Config) Validate() error {
 	return errors.Join(append(problems, c.limitProblems()...)...)
 }
 
-func (c Config) addressProblems() (problems []error) {
+func (c *Config) addressProblems() (problems []error) {
 	for _, addr := range []struct{ key, value string }{
 		{"api.listen", c.API},
 		{"kind.listen", c.Kind},
@@ -144,7 +144,7 @@ func checkAddress(addr string) error {
 	return nil
 }
 
-func (c Config) limitProblems() (problems []error) {
+func (c *Config) limitProblems() (problems []error) {
 	add := func(format string, args ...any) {
 		problems = append(problems, vortex.Errorf(vortex.Invalid, format, args...))
 	}

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"net/http/httptest"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -36,24 +37,24 @@ type Fixture struct {
 }
 
 // Start starts an API that ends with the test. The options change the server before it serves.
-func Start(t testing.TB, options ...func(*api.Server)) *Fixture {
-	t.Helper()
+func Start(tb testing.TB, options ...func(*api.Server)) *Fixture {
+	tb.Helper()
 	host := &Host{logs: map[string][]runtime.LogEntry{}, changed: make(chan struct{})}
 	srv := &api.Server{
-		Store: kindtest.Open(t), Token: Token, Defaults: settings.Default(), Version: "test",
+		Store: kindtest.Open(tb), Token: Token, Defaults: settings.Default(), Version: "test",
 		Instances: host, ReservedPorts: map[uint16]string{7070: "the API of Vortex"},
 	}
 	for _, option := range options {
 		option(srv)
 	}
 	ts := httptest.NewServer(srv.Handler())
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		ts.CloseClientConnections()
 		ts.Close()
 	})
 	c, err := client.New(client.Options{Server: ts.URL, Token: Token})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &Fixture{Store: srv.Store, API: srv, URL: ts.URL, Client: c, Host: host}
 }
@@ -69,25 +70,25 @@ func App(name string) vortex.App {
 }
 
 // Node puts a ready node into the store.
-func (f *Fixture) Node(t testing.TB, name string, cpuMillis, memoryBytes uint64) {
-	t.Helper()
+func (f *Fixture) Node(tb testing.TB, name string, cpuMillis, memoryBytes uint64) {
+	tb.Helper()
 	node := vortex.NodeRecord{ID: name, Name: name, Address: "10.0.0.1", CPUMillis: cpuMillis, MemoryBytes: memoryBytes, Drivers: []string{"oci"}, OS: "linux", Arch: "amd64"}
-	Put(t, f.Store, vortex.Nodes, &node, name)
+	Put(tb, f.Store, vortex.Nodes, &node, name)
 	live := vortex.LivenessRecord{Node: name, State: vortex.LivenessStateReady, Since: time.Now()}
-	Put(t, f.Store, vortex.Liveness, &live, name)
+	Put(tb, f.Store, vortex.Liveness, &live, name)
 }
 
 // Put writes a record.
-func Put[T any](t testing.TB, store *kind.Store, table vortex.Table[T], value *T, id ...string) {
-	t.Helper()
-	if _, err := kind.Put(t.Context(), store, table, value, id...); err != nil {
-		t.Fatalf("put %s: %v", table.Key(id...), err)
+func Put[T any](tb testing.TB, store *kind.Store, table vortex.Table[T], value *T, id ...string) {
+	tb.Helper()
+	if _, err := kind.Put(tb.Context(), store, table, value, id...); err != nil {
+		tb.Fatalf("put %s: %v", table.Key(id...), err)
 	}
 }
 
 // Obey makes the cluster follow every app until the test ends. An app whose image ends in ":broken" never becomes healthy.
-func (f *Fixture) Obey(t testing.TB) {
-	t.Helper()
+func (f *Fixture) Obey(tb testing.TB) {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	watch := f.Store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Apps.Prefix + ":"}})
@@ -95,7 +96,7 @@ func (f *Fixture) Obey(t testing.TB) {
 	wg.Go(func() {
 		for {
 			if err := o.reconcile(ctx); err != nil && ctx.Err() == nil {
-				t.Errorf("cluster: %v", err)
+				tb.Errorf("cluster: %v", err)
 				return
 			}
 			if _, err := watch.Next(ctx); err != nil {
@@ -103,7 +104,7 @@ func (f *Fixture) Obey(t testing.TB) {
 			}
 		}
 	})
-	t.Cleanup(func() { cancel(); wg.Wait(); watch.Close() })
+	tb.Cleanup(func() { cancel(); wg.Wait(); watch.Close() })
 }
 
 // obedient is a control plane without time and without failures.
@@ -149,7 +150,7 @@ func (o *obedient) run(ctx context.Context, app vortex.AppRecord) error {
 			txn.Ops = append(txn.Ops, op)
 		}
 	}
-	n := fmt.Sprint(release)
+	n := strconv.FormatUint(release, 10)
 	if _, err := kind.Get(o.store, vortex.Releases, app.Name, n); vortex.IsKind(err, vortex.NotFound) {
 		add(kind.PutOp(vortex.Releases, &vortex.ReleaseRecord{
 			ClientID: app.Name, Number: release, Generation: app.Generation, Hash: app.Spec.TemplateHash(app.Image, app.RestartedAt),
@@ -277,10 +278,10 @@ func (h *Host) Exec(ctx context.Context, _ string, spec runtime.ExecSpec) (int, 
 		return 127, nil //nolint:nilerr // as a shell has it
 	}
 	go func() {
-		_, _ = io.Copy(stdin, spec.Stdin) //nolint:errcheck // the command may have ended
-		_ = stdin.Close()                 //nolint:errcheck // as above
+		_, _ = io.Copy(stdin, spec.Stdin)
+		_ = stdin.Close()
 	}()
-	_ = cmd.Wait() //nolint:errcheck // the exit code says it
+	_ = cmd.Wait()
 	return cmd.ProcessState.ExitCode(), nil
 }
 
