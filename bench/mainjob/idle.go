@@ -19,7 +19,7 @@ const (
 	residentLimit = 120  // MB
 	cpuLimit      = 2    // percent of a core
 	besideLimit   = 4    // MB for each container
-	mega          = 1 << 20
+	mega          = 1e6
 	// clockTicks is the unit of the kernel's CPU times a second, the same on every architecture we run on.
 	clockTicks = 100
 )

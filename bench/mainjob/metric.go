@@ -31,7 +31,7 @@ func (b *bench) measureMetric(ctx context.Context) (err error) {
 	if err := os.WriteFile(config, []byte(quickLimits), 0o600); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
-	l, err := b.open(ctx, "--runtime", "sim", "--config", config)
+	l, err := b.openWithImage(ctx, "--runtime", "sim", "--config", config)
 	if err != nil {
 		return err
 	}
