@@ -50,6 +50,7 @@ func WriteRunFile(run RunFile, runtimeDir string) (remove func(), err error) {
 	if err := os.MkdirAll(runtimeDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make runtime directory: %w", err)
 	}
+	forgetDead(runtimeDir)
 	paths := []string{filepath.Join(run.Data, runFileName), filepath.Join(runtimeDir, strconv.Itoa(run.PID)+".json")}
 	remove = func() {
 		for _, path := range paths {
@@ -102,6 +103,20 @@ func RunFiles(dirs ...string) ([]RunFile, error) {
 	}
 	slices.SortFunc(found, func(a, b RunFile) int { return cmp.Or(b.StartedAt.Compare(a.StartedAt), b.PID-a.PID) })
 	return found, nil
+}
+
+// forgetDead removes the run files that killed servers left behind.
+func forgetDead(dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		if _, alive := readRunFile(path); !alive && filepath.Ext(path) == ".json" {
+			_ = os.Remove(path)
+		}
+	}
 }
 
 // readRunFile reads the run file of a process that is there.

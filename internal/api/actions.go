@@ -222,13 +222,16 @@ func (s *Server) releaseToReturnTo(name string, number uint64) (*vortex.ReleaseR
 	at := slices.IndexFunc(releases, func(rel *vortex.ReleaseRecord) bool { return rel.Number == active })
 	if at >= 0 {
 		for _, rel := range releases[at+1:] {
-			if rel.Hash != releases[at].Hash {
+			if template(rel) != template(releases[at]) {
 				return rel, nil
 			}
 		}
 	}
 	return nil, vortex.Errorf(vortex.Precondition, "app %q has no release before the active one; nothing to go back to", name)
 }
+
+// template identifies what a release's instances are made from. Restarting makes a release but changes nothing of that.
+func template(rel *vortex.ReleaseRecord) string { return rel.Spec.TemplateHash(rel.Image, time.Time{}) }
 
 // deleteApp removes an app's record; the loops remove the rest.
 func (s *Server) deleteApp(r *http.Request) (client.ActionResponse, error) {

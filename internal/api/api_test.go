@@ -320,16 +320,19 @@ func TestRollback(t *testing.T) {
 	app.Spec.Image = "registry.test/web:v2"
 	mustRegister(t, f, app)
 	waitFor(t, f, "web", 2)
+	if _, err := f.Client.Restart(ctx, "web", client.WaitRequest{Wait: true, Timeout: 20}); err != nil {
+		t.Fatal(err)
+	}
 	back, err := f.Client.Rollback(ctx, "web", req)
 	if err != nil || back.Release != 1 {
 		t.Fatalf("rollback: %+v, %v", back, err)
 	}
 	history, err := f.Client.History(ctx, "web")
-	if err != nil || len(history.Releases) != 3 {
+	if err != nil || len(history.Releases) != 4 {
 		t.Fatalf("history: %+v, %v", history, err)
 	}
 	newest := history.Releases[0]
-	if newest.Number != 3 || !newest.Active || newest.Cause != "rollback to 1" || newest.Image != "registry.test/web:v1" {
+	if newest.Number != 4 || !newest.Active || newest.Cause != "rollback to 1" || newest.Image != "registry.test/web:v1" {
 		t.Errorf("newest release: %+v", newest)
 	}
 	if _, err := f.Client.Rollback(ctx, "web", client.RollbackRequest{Release: 99}); !vortex.IsKind(err, vortex.NotFound) {

@@ -237,6 +237,12 @@ func TestRunFilesOfDeadServersArePassedOver(t *testing.T) {
 	if runs, err := client.RunFiles(dir); err != nil || len(runs) != 0 {
 		t.Errorf("%+v, %v", runs, err)
 	}
+	if _, err := client.WriteRunFile(client.RunFile{API: "http://127.0.0.1:2", PID: os.Getpid(), Data: t.TempDir()}, dir); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("what dead servers left is kept: %v, %v", entries, err)
+	}
 }
 
 func TestLoginKeepsATokenAndContextsSwitch(t *testing.T) {
