@@ -43,7 +43,7 @@ func (d *demo) bridge() string {
 		return ""
 	}
 	for _, link := range links {
-		addrs, _ := link.Addrs() //nolint:errcheck // a link that went away has none
+		addrs, _ := link.Addrs()
 		for _, addr := range addrs {
 			if subnet, ok := addr.(*net.IPNet); ok && subnet.Contains(ip) && strings.HasPrefix(link.Name, "vx") {
 				return link.Name
@@ -76,10 +76,10 @@ func (d *demo) leftovers(bridge string) (left []string) {
 
 // processes finds programs that run from a directory or were told about it.
 func processes(dir string) (left []string) {
-	entries, _ := filepath.Glob("/proc/[0-9]*") //nolint:errcheck // the pattern is right
+	entries, _ := filepath.Glob("/proc/[0-9]*")
 	for _, entry := range entries {
-		exe, _ := os.Readlink(filepath.Join(entry, "exe"))       //nolint:errcheck // it has ended
-		command, _ := os.ReadFile(filepath.Join(entry, "cmdline")) //nolint:errcheck // it has ended
+		exe, _ := os.Readlink(filepath.Join(entry, "exe"))
+		command, _ := os.ReadFile(filepath.Join(entry, "cmdline"))
 		if strings.HasPrefix(exe, dir) || strings.Contains(string(command), dir) {
 			left = append(left, "process "+filepath.Base(entry))
 		}
@@ -90,7 +90,7 @@ func processes(dir string) (left []string) {
 // cgroups finds those of an instance, in both versions' trees.
 func cgroups(id string) (left []string) {
 	for _, pattern := range []string{"/sys/fs/cgroup/*/" + id, "/sys/fs/cgroup/*/*/" + id} {
-		found, _ := filepath.Glob(pattern) //nolint:errcheck // the pattern is right
+		found, _ := filepath.Glob(pattern)
 		left = append(left, found...)
 	}
 	return left

@@ -51,7 +51,7 @@ func run(ctx context.Context, out io.Writer) error {
 	d.vortex = v
 	err = d.play(ctx)
 	if err != nil {
-		fmt.Fprintf(out, "\nthe log of Vortex:\n%s\n", v.Log())
+		_, _ = fmt.Fprintf(out, "\nthe log of Vortex:\n%s\n", v.Log())
 	}
 	if d.base.cancel != nil { // a step failed: the requests still count
 		err = errors.Join(err, d.endTraffic(ctx))

@@ -38,7 +38,7 @@ type figure struct {
 
 // say prints a line of progress.
 func (d *demo) say(format string, args ...any) {
-	fmt.Fprintf(d.out, "%6.2fs  %s\n", time.Since(d.began).Seconds(), fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintf(d.out, "%6.2fs  %s\n", time.Since(d.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // measured keeps a time for the table.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"vortex/test/harness"
@@ -53,24 +54,24 @@ func (d *demo) summary(passed bool) error {
 	}
 	slices.Sort(latencies)
 	d.figures = append(d.figures,
-		figure{"requests sent", fmt.Sprint(sent)},
-		figure{"requests lost", fmt.Sprint(failed)},
+		figure{"requests sent", strconv.Itoa(sent)},
+		figure{"requests lost", strconv.Itoa(failed)},
 		figure{"latency through the edge, p50", round(harness.Percentile(latencies, 0.5))},
 		figure{"latency through the edge, p99", round(harness.Percentile(latencies, 0.99))},
 		figure{"longest wait of a request", round(harness.Percentile(latencies, 1))},
 	)
 	const width = 76
-	fmt.Fprintln(d.out)
+	_, _ = fmt.Fprintln(d.out)
 	for _, f := range d.figures {
-		fmt.Fprintf(d.out, "  %-*s %12s\n", width, f.what, f.value)
+		_, _ = fmt.Fprintf(d.out, "  %-*s %12s\n", width, f.what, f.value)
 	}
-	fmt.Fprintln(d.out)
+	_, _ = fmt.Fprintln(d.out)
 	switch {
 	case !passed:
 		return nil // the error says why
 	case failed > 0 || sent == 0:
 		return errors.New("requests were lost")
 	}
-	fmt.Fprintf(d.out, "PASSED in %s: nothing lost, nothing left behind\n", round(time.Since(d.began)))
+	_, _ = fmt.Fprintf(d.out, "PASSED in %s: nothing lost, nothing left behind\n", round(time.Since(d.began)))
 	return nil
 }
