@@ -20,10 +20,11 @@ type Engine interface {
 	// Commit applies the writes when every compare holds, all or nothing, and is durable on return.
 	Commit(ctx context.Context, txn Txn) (Result, error)
 	// Watch yields every committed transaction with revision >= from, one batch a revision, in order, until ctx
-	// ends or the engine fails; the last pair then holds the error. It survives reconnects without a gap.
+	// ends or the engine fails; the last pair then holds the error. It survives reconnects without a gap. A batch
+	// without changes only tells that everything up to its revision was yielded.
 	Watch(ctx context.Context, from int64) iter.Seq2[Batch, error]
 	// ReadIndex returns a revision at least as new as every transaction that was
-	// acknowledged before the call, by any member.
+	// acknowledged before the call, by any member, and that a watch reaches although nothing more is written.
 	ReadIndex(ctx context.Context) (int64, error)
 	// Compact forgets what is only visible at revisions older than rev.
 	Compact(ctx context.Context, rev int64) error

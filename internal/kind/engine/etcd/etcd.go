@@ -34,6 +34,7 @@ type Engine struct {
 	prefix string
 	index  func(context.Context) (int64, error)
 	close  func() error
+	ours   progress
 }
 
 // Range implements engine.Engine.
@@ -51,7 +52,7 @@ func (e *Engine) Range(ctx context.Context, lo, hi string, rev *int64) iter.Seq2
 				*rev = resp.Header.Revision
 			}
 			for _, kv := range resp.Kvs {
-				if !yield(e.kv(kv), nil) {
+				if kv := e.kv(kv); kv.Key != markerKey && !yield(kv, nil) {
 					return
 				}
 			}
@@ -109,6 +110,9 @@ func (e *Engine) Commit(ctx context.Context, txn engine.Txn) (engine.Result, err
 	if err != nil {
 		return engine.Result{}, classify(ctx, "commit", err)
 	}
+	if resp.Succeeded && len(ops) > 0 {
+		e.ours.to(resp.Header.Revision)
+	}
 	return engine.Result{Committed: resp.Succeeded, Revision: resp.Header.Revision}, nil
 }
 
@@ -151,6 +155,7 @@ func (e *Engine) watchOnce(ctx context.Context, from int64, yield func(engine.Ba
 			return from, nil // a lost leader or connection: the caller reconnects
 		}
 		for batch := range e.batches(resp.Events) {
+			e.ours.to(batch.Revision)
 			if !yield(batch, nil) {
 				return stopped, nil
 			}
@@ -168,7 +173,9 @@ func (e *Engine) batches(events []*clientv3.Event) iter.Seq[engine.Batch] {
 			batch := engine.Batch{Revision: rev}
 			for start < len(events) && events[start].Kv.ModRevision == rev {
 				ev := events[start]
-				batch.Changes = append(batch.Changes, engine.Change{KV: e.kv(ev.Kv), Delete: ev.Type == mvccpb.Event_DELETE})
+				if kv := e.kv(ev.Kv); kv.Key != markerKey {
+					batch.Changes = append(batch.Changes, engine.Change{KV: kv, Delete: ev.Type == mvccpb.Event_DELETE})
+				}
 				start++
 			}
 			if !yield(batch) {
@@ -187,15 +194,6 @@ func (e *Engine) ReadIndex(ctx context.Context) (int64, error) {
 		return 0, classify(ctx, "read index", err)
 	}
 	return rev, nil
-}
-
-// remoteIndex asks an external cluster for its newest revision with a linearizable read.
-func (e *Engine) remoteIndex(ctx context.Context) (int64, error) {
-	resp, err := e.client.Get(ctx, e.prefix+"\x00", clientv3.WithCountOnly())
-	if err != nil {
-		return 0, err
-	}
-	return resp.Header.Revision, nil
 }
 
 // Compact implements engine.Engine.
