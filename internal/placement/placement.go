@@ -7,7 +7,9 @@ package placement
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"vortex"
@@ -31,9 +33,11 @@ type Placer struct {
 // Run places instances until ctx ends.
 func (p *Placer) Run(ctx context.Context) error {
 	l := loop.Loop{
-		Store:    p.Writer.Store,
-		Prefixes: []string{vortex.Instances.Prefix + ":", vortex.Nodes.Prefix + ":", vortex.Liveness.Prefix + ":"},
-		Log:      p.Log,
+		Store: p.Writer.Store,
+		Prefixes: []string{
+			vortex.Instances.Prefix + ":", vortex.Nodes.Prefix + ":", vortex.Liveness.Prefix + ":", vortex.Containers.Prefix + ":",
+		},
+		Log: p.Log,
 	}
 	return l.Run(ctx, p.tick)
 }
@@ -48,7 +52,10 @@ type snapshot struct {
 }
 
 // tick places what has no place and removes the placements of instances that are gone.
-func (p *Placer) tick(ctx context.Context, _ loop.Changes) (time.Duration, error) {
+func (p *Placer) tick(ctx context.Context, changes loop.Changes) (time.Duration, error) {
+	if !changes.Full && !slices.ContainsFunc(changes.Events, matters) {
+		return 0, nil
+	}
 	var ops []kind.Op
 	var events []vortex.EventRecord
 	var err error
@@ -65,6 +72,24 @@ func (p *Placer) tick(ctx context.Context, _ loop.Changes) (time.Duration, error
 	return 0, nil
 }
 
+// matters reports whether an event can change a decision. Of containers only the end does: it frees a place.
+func matters(ev kind.Event) bool {
+	if ev.Deleted || !strings.HasPrefix(ev.Key, vortex.Containers.Prefix+":") {
+		return true
+	}
+	e, err := kind.Decode(vortex.Containers, ev.Record)
+	return err != nil || e.Value.Status == vortex.ContainerStatusDead
+}
+
+// over reports whether an instance is wanted no more and nothing of it runs: it is kept for its logs, and takes no place.
+func over(v kind.View, in *vortex.InstanceRecord) bool {
+	if in.Wanted != vortex.WantedStateStopped {
+		return false
+	}
+	c, ok := kind.Lookup(v, vortex.Containers, in.ID)
+	return !ok || c.Value.Status == vortex.ContainerStatusDead
+}
+
 // take reads the snapshot; v must stay valid while it is used.
 func take(v kind.View) snapshot {
 	s := snapshot{instances: kind.List(v, vortex.Instances), placements: map[string]*vortex.PlacementRecord{}}
@@ -78,7 +103,7 @@ func take(v kind.View) snapshot {
 		s.placements[e.ID] = e.Value
 	}
 	for _, in := range s.instances {
-		if at := s.placements[in.ID]; at != nil && at.Node != "" {
+		if at := s.placements[in.ID]; at != nil && at.Node != "" && !over(v, in.Value) {
 			s.plan.Occupy(at.Node, s.request(in.Value))
 		}
 	}

@@ -1,0 +1,134 @@
+package endpoints_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"vortex"
+	"vortex/internal/endpoints"
+	"vortex/internal/kind"
+	"vortex/internal/kind/kindtest"
+)
+
+func run(t *testing.T) *kind.Store {
+	t.Helper()
+	store := kindtest.Open(t)
+	e := &endpoints.Endpoints{Writer: kind.Writer{Store: store}, Log: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("endpoints: %v", err)
+		}
+	})
+	return store
+}
+
+func put[T any](t *testing.T, s *kind.Store, table vortex.Table[T], id string, value T) {
+	t.Helper()
+	if _, err := kind.Put(t.Context(), s, table, &value, id); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func app(kindOf vortex.AppType) vortex.AppRecord {
+	rec := vortex.AppRecord{Name: "web", Generation: 1, CreatedAt: time.Now(), UpdatedAt: time.Now()}
+	rec.Spec.Metadata.Name, rec.Spec.Spec.Type = "web", kindOf
+	rec.Spec.SetDefaults()
+	return rec
+}
+
+func container(id string, status vortex.ContainerStatus, health vortex.Health) vortex.ContainerRecord {
+	return vortex.ContainerRecord{ID: id, ClientID: "web", Status: status, Health: health, IPAddress: "10.0.0.1", Port: new(uint16(80)), Node: "n-" + id}
+}
+
+// serving puts an app with two healthy instances, and waits for both to be backends.
+func serving(t *testing.T, s *kind.Store) {
+	t.Helper()
+	put(t, s, vortex.Apps, "web", app(vortex.AppTypeHTTP))
+	for _, id := range []string{"a", "b"} {
+		put(t, s, vortex.Instances, id, vortex.InstanceRecord{ID: id, ClientID: "web", Release: 1, Wanted: vortex.WantedStateRunning, CreatedAt: time.Now()})
+		put(t, s, vortex.Containers, id, container(id, vortex.ContainerStatusRunning, vortex.HealthHealthy))
+	}
+	expect(t, s, "a", "b")
+}
+
+func expect(t *testing.T, s *kind.Store, want ...string) {
+	t.Helper()
+	var got []string
+	kindtest.Eventually(t, "the backends", func() bool {
+		got = nil
+		e, err := kind.Get(s, vortex.Routers, "web")
+		if err != nil {
+			return false
+		}
+		for _, b := range e.Value.Backends {
+			got = append(got, b.Instance)
+		}
+		return cmp.Equal(got, want)
+	})
+}
+
+func TestBackendLeavesAsSoonAsItDoesNotServe(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, s *kind.Store){
+		"dead": func(t *testing.T, s *kind.Store) {
+			t.Helper()
+			put(t, s, vortex.Containers, "a", container("a", vortex.ContainerStatusDead, vortex.HealthHealthy))
+		},
+		"unhealthy": func(t *testing.T, s *kind.Store) {
+			t.Helper()
+			put(t, s, vortex.Containers, "a", container("a", vortex.ContainerStatusRunning, vortex.HealthUnhealthy))
+		},
+		"container gone": func(t *testing.T, s *kind.Store) {
+			t.Helper()
+			_, _ = s.Delete(t.Context(), vortex.Containers.Key("a"))
+		},
+		"draining": func(t *testing.T, s *kind.Store) {
+			t.Helper()
+			put(t, s, vortex.Instances, "a", vortex.InstanceRecord{ID: "a", ClientID: "web", Release: 1, Wanted: vortex.WantedStateDraining, CreatedAt: time.Now()})
+		},
+		"node suspect": func(t *testing.T, s *kind.Store) {
+			t.Helper()
+			put(t, s, vortex.Liveness, "n-a", vortex.LivenessRecord{Node: "n-a", State: vortex.LivenessStateSuspect, Since: time.Now()})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := run(t)
+			serving(t, s)
+			watch := s.Watch(kind.WatchOptions{Prefixes: []string{vortex.Routers.Prefix + ":"}})
+			defer watch.Close()
+			spoil(t, s)
+			batches, err := watch.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := kind.Decode(vortex.Routers, batches[0].Events[0].Record)
+			if err != nil || len(e.Value.Backends) != 1 || e.Value.Backends[0].Instance != "b" {
+				t.Fatalf("the very next router is %+v, %v", e.Value, err)
+			}
+		})
+	}
+}
+
+func TestRouterComesAndGoesWithItsApp(t *testing.T) {
+	s := run(t)
+	serving(t, s)
+	put(t, s, vortex.Liveness, "n-a", vortex.LivenessRecord{Node: "n-a", State: vortex.LivenessStateDown, Since: time.Now()})
+	expect(t, s, "b")
+	put(t, s, vortex.Liveness, "n-a", vortex.LivenessRecord{Node: "n-a", State: vortex.LivenessStateReady, Since: time.Now()})
+	expect(t, s, "a", "b")
+	put(t, s, vortex.Apps, "web", app(vortex.AppTypeWorker))
+	kindtest.Eventually(t, "a worker has no router", func() bool { _, err := s.Get("router:web"); return err != nil })
+	put(t, s, vortex.Apps, "web", app(vortex.AppTypeTCP))
+	expect(t, s, "a", "b")
+	if _, err := s.Delete(t.Context(), vortex.Apps.Key("web")); err != nil {
+		t.Fatal(err)
+	}
+	kindtest.Eventually(t, "the router of a deleted app is gone", func() bool { _, err := s.Get("router:web"); return err != nil })
+}
