@@ -90,8 +90,8 @@ func (s *Server) logs(ctx context.Context, q logQuery) ([]client.LogEntry, error
 	var all []client.LogEntry
 	for _, id := range ids {
 		entries, err := s.Instances.Logs(ctx, id, runtime.LogOptions{Tail: q.tail, Since: q.since})
-		if vortex.IsKind(err, vortex.NotFound) {
-			continue // not created yet, or removed just now
+		if vortex.IsKind(err, vortex.NotFound) || vortex.IsKind(err, vortex.Precondition) && q.instance == "" {
+			continue // not created yet, removed just now, or could never be started
 		}
 		if err != nil {
 			return nil, err

@@ -37,7 +37,7 @@ func TestBadInputIsRefusedWithOneClearErrorAndNothingIsCreated(t *testing.T) {
 		},
 		"impossible resources": {
 			spec: strings.Replace(helloSpec("bad"), "cpu: 20m", "cpu: 4000", 1),
-			want: []string{"cpu"},
+			want: []string{"CPU", "spec.resources"},
 		},
 		"malformed YAML": {
 			spec: "apiVersion: v1\nkind: App\nmetadata: {name: bad\n",

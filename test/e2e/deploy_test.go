@@ -161,7 +161,7 @@ func TestProcessRuntimeServes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := strings.Replace(helloSpec("web"), "image: hello:latest", "image: unused\n  command: ["+path+"]", 1)
+	spec := strings.Replace(helloSpec("web"), "image: hello:latest", "runtime: process\n  command: ["+path+"]", 1)
 	run(t, v, "apply", "-f", file(t, "web.yaml", spec))
 	if got := status(t, v, "web"); got != http.StatusOK {
 		t.Errorf("the app answers %d", got)
