@@ -85,7 +85,7 @@ func (u *usage) take(ctx context.Context, from Instances, c client.Container) (s
 	case known && stats.At.Sub(before.At) < sampleExpiry && stats.CPU >= before.CPU:
 		now.cpuMillis = cores(stats.CPU-before.CPU, stats.At.Sub(before.At))
 	case c.StartedAt != nil:
-		now.cpuMillis = cores(stats.CPU, stats.At.Sub(*c.StartedAt))
+		now.cpuMillis = cores(stats.CPU, max(stats.At.Sub(*c.StartedAt), time.Second)) // a start is no measure
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
