@@ -69,7 +69,7 @@ ${bold}$answer${plain}   ${dim}<- GET $edge/, Host: hello.localhost${plain}
 Try:
   bin/vortex ps                           its instances
   bin/vortex scale hello 3                more of them
-  kill -9 \$(pgrep -xn hello)              one dies; bin/vortex events tells what happened
+  curl "$edge/hello/exit?code=3"          one dies; bin/vortex events tells what happened
   bin/vortex logs hello -f                what they write
   bin/vortex apply -f my-app.yaml         your own app; examples/ has more to start from
   make demo                               1 -> 5 -> 1 instances under real traffic, with figures

@@ -60,7 +60,7 @@ func (d *demo) summary(passed bool) error {
 		figure{"latency through the edge, p99", round(harness.Percentile(latencies, 0.99))},
 		figure{"longest wait of a request", round(harness.Percentile(latencies, 1))},
 	)
-	const width = 76
+	const width = 70
 	_, _ = fmt.Fprintln(d.out)
 	for _, f := range d.figures {
 		_, _ = fmt.Fprintf(d.out, "  %-*s %12s\n", width, f.what, f.value)
