@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,13 +33,15 @@ type Deployer struct {
 	Events   Events
 	Log      *slog.Logger
 
-	due map[string]time.Time // apps to look at again at a time though nothing changes
-	hot map[string]bool      // apps that wait for edges, nodes or other apps
+	due  map[string]time.Time // apps to look at again at a time though nothing changes
+	hot  map[string]bool      // apps that wait for edges, nodes or other apps
+	gone map[string]int64     // apps without a router -> the revision at which it was deleted
+	left map[string]int64     // draining instances that no router lists -> a revision at which none did
 }
 
 // Run rolls apps out until ctx ends.
 func (d *Deployer) Run(ctx context.Context) error {
-	d.due, d.hot = map[string]time.Time{}, map[string]bool{}
+	d.due, d.hot, d.gone, d.left = map[string]time.Time{}, map[string]bool{}, map[string]int64{}, map[string]int64{}
 	l := loop.Loop{
 		Store: d.Writer.Store,
 		Prefixes: []string{
@@ -59,6 +62,8 @@ func (d *Deployer) tick(ctx context.Context, changes loop.Changes) (time.Duratio
 	var err error
 	d.Writer.Store.View(func(v kind.View) {
 		k := read(v, d.Settings)
+		d.followRouters(v, changes)
+		k.left = d.leave
 		for _, name := range d.affected(v, changes, now) {
 			plan := rollout.Next(k.input(name, now))
 			d.remember(name, plan, k, now)
@@ -84,7 +89,7 @@ func (d *Deployer) tick(ctx context.Context, changes loop.Changes) (time.Duratio
 // affected returns the names of the apps to look at.
 func (d *Deployer) affected(v kind.View, changes loop.Changes, now time.Time) []string {
 	names := map[string]bool{}
-	if changes.Full {
+	if changes.Full || slices.ContainsFunc(changes.Events, forAll) {
 		for _, e := range kind.List(v, vortex.Apps) {
 			names[e.ID] = true
 		}
@@ -113,6 +118,44 @@ func (d *Deployer) affected(v kind.View, changes loop.Changes, now time.Time) []
 		out = append(out, name)
 	}
 	return out
+}
+
+// forAll reports whether an event may change what any app needs: a node that goes down or comes back, or a setting.
+func forAll(ev kind.Event) bool {
+	return strings.HasPrefix(ev.Key, vortex.Liveness.Prefix+":") || strings.HasPrefix(ev.Key, vortex.Settings.Prefix+":")
+}
+
+// followRouters notes when routers are deleted, and forgets what nobody asks about any more.
+func (d *Deployer) followRouters(v kind.View, changes loop.Changes) {
+	for _, ev := range changes.Events {
+		if app, ok := strings.CutPrefix(ev.Key, vortex.Routers.Prefix+":"); ok {
+			if delete(d.gone, app); ev.Deleted {
+				d.gone[app] = ev.Revision
+			}
+		}
+	}
+	for app := range d.gone {
+		if len(kind.Find(v, vortex.Instances, "client_id", app)) == 0 {
+			delete(d.gone, app)
+		}
+	}
+	for instance := range d.left {
+		if e, ok := kind.Lookup(v, vortex.Instances, instance); !ok || e.Value.Wanted != vortex.WantedStateDraining {
+			delete(d.left, instance)
+		}
+	}
+}
+
+// leave returns the revision that edges must have reached to know that an instance is in no router. router is the
+// revision of its app's router, which does not list it, 0 when there is none. What was seen first is kept: later changes of
+// the router do not make a drain wait anew.
+func (d *Deployer) leave(app, instance string, router int64) int64 {
+	if rev, ok := d.left[instance]; ok {
+		return rev
+	}
+	rev := max(router, d.gone[app])
+	d.left[instance] = rev
+	return rev
 }
 
 // appOf returns the app that an event is about, "" for one about none.

@@ -17,6 +17,7 @@ type known struct {
 	settings settings.Settings
 	down     map[string]bool // nodes that are down
 	edges    []*vortex.EdgeRecord
+	left     func(app, instance string, router int64) int64 // see Deployer.leave
 }
 
 func read(v kind.View, base settings.Settings) *known {
@@ -53,9 +54,8 @@ func (k *known) input(name string, now time.Time) rollout.Input {
 		in.Desired = k.desired(e.Value)
 		in.Blocked = k.blocked(e.Value, in.Rollout)
 	}
-	routed := k.routed(name)
 	for _, e := range kind.Find(k.v, vortex.Instances, "client_id", name) {
-		in.Instances = append(in.Instances, k.instance(*e.Value, routed))
+		in.Instances = append(in.Instances, k.instance(*e.Value))
 	}
 	return in
 }
@@ -68,8 +68,8 @@ func (k *known) desired(app *vortex.AppRecord) uint32 {
 	return k.settings.Desired(app, job.Value, job.ModRevision)
 }
 
-func (k *known) instance(rec vortex.InstanceRecord, routed func(string) bool) rollout.Instance {
-	in := rollout.Instance{InstanceRecord: rec, Routed: routed(rec.ID)}
+func (k *known) instance(rec vortex.InstanceRecord) rollout.Instance {
+	in := rollout.Instance{InstanceRecord: rec, Routed: k.routed(&rec)}
 	if e, ok := kind.Lookup(k.v, vortex.Containers, rec.ID); ok {
 		in.Container = e.Value
 		in.Lost = k.down[e.Value.Node]
@@ -81,21 +81,23 @@ func (k *known) instance(rec vortex.InstanceRecord, routed func(string) bool) ro
 	return in
 }
 
-// routed returns a function that tells whether some edge may still send to an instance: the router lists it,
-// an edge has not taken in the router's newest change, or is still finishing requests there.
-func (k *known) routed(name string) func(instance string) bool {
-	router, ok := kind.Lookup(k.v, vortex.Routers, name)
-	if !ok || len(k.edges) == 0 {
-		return func(string) bool { return false }
-	}
-	return func(instance string) bool {
-		if slices.ContainsFunc(router.Value.Backends, func(b vortex.Backend) bool { return b.Instance == instance }) {
+// routed reports whether some edge may still send to an instance: its app's router lists it,
+// an edge has not taken in that it does no more, or is still finishing requests there.
+func (k *known) routed(in *vortex.InstanceRecord) bool {
+	var revision int64
+	if router, ok := kind.Lookup(k.v, vortex.Routers, in.ClientID); ok {
+		if slices.ContainsFunc(router.Value.Backends, func(b vortex.Backend) bool { return b.Instance == in.ID }) {
 			return true
 		}
-		return slices.ContainsFunc(k.edges, func(e *vortex.EdgeRecord) bool {
-			return e.Revision < uint64(router.ModRevision) || slices.Contains(e.Busy, instance)
-		})
+		revision = router.ModRevision
 	}
+	if in.Wanted != vortex.WantedStateDraining || len(k.edges) == 0 {
+		return false
+	}
+	revision = k.left(in.ClientID, in.ID, revision)
+	return slices.ContainsFunc(k.edges, func(e *vortex.EdgeRecord) bool {
+		return e.Revision < uint64(revision) || slices.Contains(e.Busy, in.ID)
+	})
 }
 
 // blocked says which dependency keeps an app from its first start, "" when none does.

@@ -7,11 +7,11 @@ package event
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
-	"strings"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vortex"
@@ -21,7 +21,7 @@ import (
 const (
 	retention  = 24 * time.Hour
 	maxPending = 10_000
-	maxBatch   = 500
+	maxBatch   = 100 // an external etcd takes 128 writes in a transaction unless told otherwise
 	retryAfter = time.Second
 )
 
@@ -82,7 +82,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 				break
 			}
 			if err != nil && ctx.Err() == nil {
-				r.Log.Warn("Events not written yet", "err", err)
+				r.Log.WarnContext(ctx, "Events not written yet", "err", err)
 				select {
 				case <-ctx.Done():
 				case <-time.After(retryAfter):
@@ -92,15 +92,11 @@ func (r *Recorder) Run(ctx context.Context) error {
 	}
 }
 
-// flush writes one batch and returns how many events it held.
+// flush writes one batch and returns how many events it held. What the store does not take is queued again.
 func (r *Recorder) flush(ctx context.Context) (int, error) {
-	r.mu.Lock()
-	batch := r.pending[:min(len(r.pending), maxBatch)]
-	dropped := r.dropped
-	r.dropped = 0
-	r.mu.Unlock()
+	batch, dropped := r.take()
 	if dropped > 0 {
-		r.Log.Error("Events dropped because the store did not take them", "count", dropped)
+		r.Log.ErrorContext(ctx, "Events dropped because the store did not take them", "count", dropped)
 	}
 	if len(batch) == 0 {
 		return 0, nil
@@ -114,18 +110,46 @@ func (r *Recorder) flush(ctx context.Context) (int, error) {
 		op.TTL = retention
 		ops[i] = op
 	}
-	if _, err := r.Store.Commit(ctx, kind.Txn{Ops: ops}); err != nil {
+	_, err := r.Store.Commit(ctx, kind.Txn{Ops: ops})
+	switch {
+	case err == nil:
+		return len(batch), nil
+	case vortex.IsKind(err, vortex.Invalid):
+		return 0, fmt.Errorf("events that the store refuses are dropped: %w", err)
+	default:
+		r.giveBack(batch)
 		return 0, fmt.Errorf("write events: %w", err)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.pending = r.pending[min(len(batch), len(r.pending)):]
-	return len(batch), nil
 }
 
-// NewID returns an id that sorts by time: milliseconds in hex, and eight random digits.
+// take removes the oldest events from the queue, and tells how many were dropped since the last time.
+func (r *Recorder) take() (batch []vortex.EventRecord, dropped int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	dropped, r.dropped = r.dropped, 0
+	n := min(len(r.pending), maxBatch)
+	batch = slices.Clone(r.pending[:n])
+	r.pending = r.pending[n:]
+	return batch, dropped
+}
+
+// giveBack queues events again before those that came meanwhile, as far as there is room.
+func (r *Recorder) giveBack(batch []vortex.EventRecord) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending = append(batch, r.pending...)
+	if over := len(r.pending) - maxPending; over > 0 {
+		r.pending = r.pending[over:]
+		r.dropped += over
+	}
+}
+
+// sequence orders the events of one millisecond.
+var sequence atomic.Uint32
+
+// NewID returns an id that sorts by time: milliseconds in hex, four digits that count, and four that are random.
 func NewID(at time.Time) string {
-	var random [4]byte
+	var random [2]byte
 	_, _ = rand.Read(random[:])
-	return strings.ToLower(fmt.Sprintf("%012x", at.UnixMilli())) + hex.EncodeToString(random[:])
+	return fmt.Sprintf("%012x%04x%x", at.UnixMilli(), uint16(sequence.Add(1)), random)
 }

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	sweepBatch = 1000                   // expired records deleted in one transaction
+	sweepBatch = 100                    // expired records deleted in one transaction; an external etcd may take no more than 128
 	sweepRetry = 500 * time.Millisecond // pause after the engine refused
 	sweepIdle  = time.Hour              // no record expires: only a new one wakes the sweep
 )
@@ -38,7 +38,7 @@ func (s *Store) sweepDue(ctx context.Context) time.Duration {
 		if err := s.deleteExpired(ctx, batch); err != nil {
 			s.state.remind(expired)
 			if ctx.Err() == nil {
-				s.log.Warn("Expired records not deleted yet", "err", err)
+				s.log.WarnContext(ctx, "Expired records not deleted yet", "err", err)
 			}
 			return sweepRetry
 		}

@@ -116,7 +116,7 @@ func (s *Store) Run(ctx context.Context) error {
 		if vortex.IsKind(err, vortex.OutOfRange) {
 			return fmt.Errorf("follow the engine: %w", err) // it compacted what we had not seen: only a restart loads anew
 		}
-		s.log.Warn("Engine lost", "err", err)
+		s.log.WarnContext(ctx, "Engine lost", "err", err)
 		pause(ctx, time.Second)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -115,7 +116,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 	began := time.Now()
 	for {
 		if err := m.pass(ctx, began); err != nil && ctx.Err() == nil {
-			m.Log.Warn("Liveness not written", "err", err)
+			m.Log.WarnContext(ctx, "Liveness not written", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -141,22 +142,34 @@ func (m *Monitor) pass(ctx context.Context, began time.Time) error {
 			records[e.ID] = e.Value
 		}
 	})
-	now := time.Now()
-	var changed []vortex.LivenessRecord
-	failing := 0
+	return m.write(ctx, m.transitions(known, records, began, time.Now()))
+}
+
+// transitions returns the records that differ from what is true. When more than half of the nodes that are not known
+// to be down would fail at once, only good news is believed.
+func (m *Monitor) transitions(known []kind.Entry[vortex.NodeRecord], records map[string]*vortex.LivenessRecord, began, now time.Time) (changed []vortex.LivenessRecord) {
+	failing, up := 0, 0
 	for _, n := range known {
-		next := m.state(n.ID, records[n.ID], began, now)
-		if next.State == vortex.LivenessStateSuspect || next.State == vortex.LivenessStateDown {
-			failing++
+		old := records[n.ID]
+		next := m.state(n.ID, old, began, now)
+		if old == nil || old.State != vortex.LivenessStateDown {
+			up++
+			if fails(next.State) {
+				failing++
+			}
 		}
-		if old := records[n.ID]; old == nil || old.State != next.State {
+		if old == nil || old.State != next.State {
 			changed = append(changed, next)
 		}
 	}
-	if 2*failing > len(known) && len(known) > 2 {
-		return nil
+	if up > 2 && 2*failing > up {
+		changed = slices.DeleteFunc(changed, func(r vortex.LivenessRecord) bool { return fails(r.State) })
 	}
-	return m.write(ctx, changed)
+	return changed
+}
+
+func fails(s vortex.LivenessState) bool {
+	return s == vortex.LivenessStateSuspect || s == vortex.LivenessStateDown
 }
 
 // state returns what a node's record should say.
