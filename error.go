@@ -69,7 +69,7 @@ func (e *Error) Error() string {
 
 // wrapped reports whether Msg already spells Err out.
 func (e *Error) wrapped() bool {
-	_, ok := e.Err.(hidden)
+	_, ok := e.Err.(hidden) //nolint:errorlint // Err itself is meant, not what it wraps
 	return ok
 }
 

@@ -92,7 +92,7 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 		return nil, c.unreachable(ctx, err)
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		defer resp.Body.Close() //nolint:errcheck // nothing was written
+		defer resp.Body.Close()
 		return nil, decodeError(resp)
 	}
 	return resp, nil
@@ -127,7 +127,7 @@ func (c *Client) call(ctx context.Context, r request, in, out any) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing was written
+	defer resp.Body.Close()
 	if out == nil {
 		return nil
 	}
@@ -342,7 +342,7 @@ func (c *Client) Ready(ctx context.Context) (Readiness, error) {
 	if err != nil {
 		return out, c.unreachable(ctx, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing was written
+	defer resp.Body.Close()
 	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
 		return out, &vortex.Error{Kind: vortex.Unavailable, Msg: c.base.Redacted() + " does not answer like a Vortex server", Err: err}
 	}

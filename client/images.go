@@ -78,7 +78,7 @@ func (c *Client) progress(ctx context.Context, r request, report func(Progress))
 	if err != nil {
 		return Image{}, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing was written
+	defer resp.Body.Close()
 	lines := json.NewDecoder(resp.Body)
 	for {
 		var p Progress

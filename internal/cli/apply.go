@@ -226,7 +226,7 @@ func (a *cli) buildPath(ctx context.Context, c *client.Client, dir string, req c
 	}
 	reader, writer := io.Pipe()
 	go func() { writer.CloseWithError(tarDirectory(writer, abs)) }()
-	defer reader.Close() //nolint:errcheck // never fails
+	defer reader.Close()
 	return c.BuildImageFrom(ctx, reader, req, a.showProgress)
 }
 
@@ -236,7 +236,7 @@ func (a *cli) sendFile(ctx context.Context, c *client.Client, path string, req c
 	if err != nil {
 		return client.Image{}, errUsage("expected a readable executable at %s: %v", path, err)
 	}
-	defer f.Close() //nolint:errcheck // was only read
+	defer f.Close()
 	return c.BuildImageFrom(ctx, f, req, a.showProgress)
 }
 
@@ -251,7 +251,7 @@ func tarDirectory(w io.Writer, dir string) error {
 	if err != nil {
 		return fmt.Errorf("open directory: %w", err)
 	}
-	defer root.Close() //nolint:errcheck // was only read
+	defer root.Close()
 	archive := tar.NewWriter(w)
 	if err := archive.AddFS(root.FS()); err != nil {
 		return fmt.Errorf("read directory: %w", err)

@@ -179,7 +179,7 @@ func (a *cli) checkDocker(ctx context.Context, host string) finding {
 	if err != nil {
 		return doubt(name, "no engine at "+host, "only needed to build Dockerfiles and for runtime: docker")
 	}
-	defer resp.Body.Close() //nolint:errcheck // was only read
+	defer resp.Body.Close()
 	return fine(name, "engine at "+host+", API "+orDash(resp.Header.Get("Api-Version")))
 }
 

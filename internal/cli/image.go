@@ -155,7 +155,7 @@ func (a *cli) imageImportCommand() *cobra.Command {
 				if err != nil {
 					return vortex.Errorf(vortex.NotFound, "the archive cannot be read: %w", err)
 				}
-				defer f.Close() //nolint:errcheck // was only read
+				defer f.Close()
 				archive = f
 			}
 			return a.imageResult(func(c *client.Client) (client.Image, error) {

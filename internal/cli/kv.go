@@ -32,7 +32,7 @@ func (a *cli) withKind(run func(ctx context.Context, k *client.Kind, args []stri
 		if err != nil {
 			return err
 		}
-		defer k.Close() //nolint:errcheck // nothing is left to send
+		defer k.Close()
 		return run(cmd.Context(), k, args)
 	}
 }

@@ -44,7 +44,7 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 			}
 			remove, err := client.WriteRunFile(run, d.RuntimeDir)
 			if err != nil {
-				log.Warn("Commands on this machine will not find this server by themselves", "err", err)
+				log.WarnContext(ctx, "Commands on this machine will not find this server by themselves", "err", err)
 			} else {
 				removeRunFile = remove
 			}

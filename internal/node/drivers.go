@@ -136,7 +136,7 @@ func (d *drivers) forgetStrays(ctx context.Context, driver runtime.Driver, log *
 		keep[st.ID] = true
 	}
 	if err := d.network.Reconcile(ctx, keep); err != nil {
-		log.Warn("Left-over network attachments not removed", "err", err)
+		log.WarnContext(ctx, "Left-over network attachments not removed", "err", err)
 	}
 	return nil
 }

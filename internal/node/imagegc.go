@@ -34,9 +34,9 @@ func (n *Node) collectImages(ctx context.Context) error {
 		}
 		freed, err := n.images.GC(keep)
 		if err != nil {
-			n.log.Warn("Images not collected", "err", err)
+			n.log.WarnContext(ctx, "Images not collected", "err", err)
 		} else if freed.Blobs+freed.Layers > 0 {
-			n.log.Info("Images collected", "names", freed.Names, "layers", freed.Layers, "bytes", freed.Bytes)
+			n.log.InfoContext(ctx, "Images collected", "names", freed.Names, "layers", freed.Layers, "bytes", freed.Bytes)
 		}
 	}
 }

@@ -28,7 +28,9 @@ type control struct {
 // lead runs every loop of the leader until its lead ends; w carries its epoch.
 func (c *control) lead(ctx context.Context, w kind.Writer) error {
 	component := func(name string) *slog.Logger { return c.log.With("component", name) }
-	loops := []interface{ Run(ctx context.Context) error }{
+	loops := []interface {
+		Run(ctx context.Context) error
+	}{
 		&autoscale.Autoscaler{Writer: w, Settings: c.settings, Events: c.events, Log: component("autoscaler")},
 		&deploy.Deployer{Writer: w, Settings: c.settings, Events: c.events, Log: component("rollout")},
 		&placement.Placer{Writer: w, Events: c.events, Log: component("scheduler")},

@@ -104,12 +104,12 @@ func (n *Node) Run(ctx context.Context) error {
 	} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // stopped while starting
+				return nil
 			}
 			return err
 		}
 	}
-	n.log.Info("Node ready", "node", n.cfg.Name)
+	n.log.InfoContext(ctx, "Node ready", "node", n.cfg.Name)
 	if n.cfg.Ready != nil {
 		n.cfg.Ready(n.addrs)
 	}
@@ -171,7 +171,7 @@ func (n *Node) startKind(ctx context.Context) error {
 	}
 	n.addrs.Kind = l.Addr().String()
 	if n.cfg.Anonymous == kindrpc.AnonymousFull {
-		n.log.Warn("Anyone who reaches Kind's port may change everything: --kind-anonymous is full", "address", n.addrs.Kind)
+		n.log.WarnContext(ctx, "Anyone who reaches Kind's port may change everything: --kind-anonymous is full", "address", n.addrs.Kind)
 	}
 	srv := grpc.NewServer(kindrpc.Options()...)
 	kindpb.RegisterKindServiceServer(srv, &kindrpc.Service{

@@ -139,7 +139,7 @@ func (n *Node) followRateLimit(ctx context.Context) error {
 		}
 		n.edge.SetLimit(limit.Config{Limit: current.RateLimit, Window: current.RateWindow})
 		if _, err := watch.Next(ctx); ctx.Err() != nil {
-			return nil //nolint:nilerr // the node stops
+			return nil
 		} else if err != nil {
 			watch.Close()
 			watch = n.store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Settings.Prefix + ":"}})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -51,7 +52,7 @@ func (s *stack) closer(name string, closeIt func() error) {
 	s.start(name, func(ctx context.Context) error {
 		<-ctx.Done()
 		if err := closeIt(); err != nil {
-			s.log.Warn("Part did not close well", "part", name, "err", err)
+			s.log.WarnContext(ctx, "Part did not close well", "part", name, "err", err)
 		}
 		return nil
 	})
@@ -62,8 +63,7 @@ const slowStop = 10 * time.Second
 
 // stop ends every part, the last started first.
 func (s *stack) stop() {
-	for i := len(s.parts) - 1; i >= 0; i-- {
-		p := s.parts[i]
+	for _, p := range slices.Backward(s.parts) {
 		p.cancel()
 		select {
 		case <-p.done:

@@ -59,7 +59,7 @@ func (p Parser) load(file string) ([]vortex.App, error) {
 	if err != nil {
 		return nil, openError(file, err)
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close()
 	limit := p.limit()
 	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err != nil {

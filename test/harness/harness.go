@@ -87,7 +87,7 @@ func Start(ctx context.Context, opts Options) (*Vortex, error) {
 // start runs the command and waits for its run file.
 func (v *Vortex) start(ctx context.Context) error {
 	began := time.Now()
-	cmd := exec.Command(v.Bin, v.args...)
+	cmd := exec.Command(v.Bin, v.args...) //nolint:noctx // it outlives the context: tests end it
 	cmd.Stdout, cmd.Stderr = v.log, v.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
