@@ -6,8 +6,11 @@ cd "$(dirname "$0")/.."
 # shellcheck source=deploy/lib.sh
 . deploy/lib.sh
 
-# left tells whether instances are there whose Vortex is gone, because it was killed or ran without --rm.
-left() { compgen -G "$VORTEX_DATA/oci/instances/*" >/dev/null || compgen -G "$VORTEX_DATA/process/instances/*" >/dev/null; }
+# left tells whether instances are there whose Vortex is gone: it ran without --rm, or was killed and left its run file.
+left() {
+	[[ -e $VORTEX_DATA/run.json ]] || compgen -G "$VORTEX_DATA/oci/instances/*" >/dev/null ||
+		compgen -G "$VORTEX_DATA/process/instances/*" >/dev/null
+}
 
 stopped=0
 if pid=$(running); then

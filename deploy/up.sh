@@ -67,11 +67,13 @@ ${bold}$answer${plain}   ${dim}<- GET $edge/, Host: hello.localhost${plain}
   log                $log
 
 Try:
-  bin/vortex ps                           its instances
-  bin/vortex scale hello 3                more of them
-  curl "$edge/hello/exit?code=3"          one dies; bin/vortex events tells what happened
-  bin/vortex logs hello -f                what they write
-  bin/vortex apply -f my-app.yaml         your own app; examples/ has more to start from
-  make demo                               1 -> 5 -> 1 instances under real traffic, with figures
-  make down                               stop everything
 END
+
+try() { printf '  %-42s %s\n' "$1" "$2"; }
+try "bin/vortex ps" "its instances"
+try "bin/vortex scale hello 3" "more of them"
+try "curl $edge/hello/exit" "one dies; bin/vortex events tells what happened"
+try "bin/vortex logs hello -f" "what they write"
+try "bin/vortex apply -f my-app.yaml" "your own app; examples/ has more to start from"
+try "make demo" "1 → 5 → 1 instances under real traffic, with figures"
+try "make down" "stop everything"
