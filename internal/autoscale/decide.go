@@ -109,7 +109,13 @@ func (s *scaler) down(now time.Time, own settings.Settings, current uint32, d de
 			return verdict{target: current}
 		}
 	}
-	if wait := own.DownCooldown - now.Sub(s.lastMove); wait > 0 {
+	// The window below already holds every removal back until the load was lower for the whole cool-down. After
+	// a scale-up, and between two steps, the cool-down counts from the move itself.
+	since := s.lastUp
+	if own.StepDown > 0 {
+		since = s.lastMove
+	}
+	if wait := own.DownCooldown - now.Sub(since); wait > 0 {
 		return verdict{target: current, again: wait}
 	}
 	highest, until := s.highest(now, own.DownCooldown)
