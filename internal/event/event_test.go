@@ -2,9 +2,9 @@ package event_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -35,11 +35,11 @@ func TestEventsAreKeptInOrderForADay(t *testing.T) {
 	run(t, r)
 	const events = 700
 	for n := range events {
-		r.Record(vortex.EventRecord{Component: "test", Type: "Counted", Message: fmt.Sprint(n)})
+		r.Record(vortex.EventRecord{Component: "test", Type: "Counted", Message: strconv.Itoa(n)})
 	}
 	kindtest.Eventually(t, "all are written", func() bool { return len(kind.All(store, vortex.Events)) == events })
 	for n, e := range kind.All(store, vortex.Events) {
-		if e.Value.Message != fmt.Sprint(n) || e.Value.ID != e.ID || e.Value.Severity != vortex.SeverityInfo || e.Value.At.IsZero() {
+		if e.Value.Message != strconv.Itoa(n) || e.Value.ID != e.ID || e.Value.Severity != vortex.SeverityInfo || e.Value.At.IsZero() {
 			t.Fatalf("event %d is %+v", n, *e.Value)
 		}
 	}
@@ -56,11 +56,11 @@ func TestRecordingNeverWaitsAndKeepsTheNewest(t *testing.T) {
 	var log lockedBuilder
 	r := &event.Recorder{Store: store, Log: slog.New(slog.NewTextHandler(&log, nil))}
 	for n := range recorded {
-		r.Record(vortex.EventRecord{Component: "test", Type: "Counted", Message: fmt.Sprint(n)})
+		r.Record(vortex.EventRecord{Component: "test", Type: "Counted", Message: strconv.Itoa(n)})
 	}
 	run(t, r)
 	kindtest.Eventually(t, "what is kept is written", func() bool { return len(kind.All(store, vortex.Events)) == kept })
-	if first := kind.All(store, vortex.Events)[0].Value.Message; first != fmt.Sprint(recorded-kept) {
+	if first := kind.All(store, vortex.Events)[0].Value.Message; first != strconv.Itoa(recorded-kept) {
 		t.Errorf("the oldest kept is %s", first)
 	}
 	if !strings.Contains(log.String(), "count=500") {

@@ -2,6 +2,7 @@ package kind_test
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 
 	"vortex"
@@ -15,7 +16,7 @@ func fill(b *testing.B, s *kind.Store, records int) {
 	for from := 0; from < records; from += 1000 {
 		ops := make([]kind.Op, 0, 1000)
 		for n := from; n < from+1000; n++ {
-			rec := vortex.ContainerRecord{ID: fmt.Sprint(n), ClientID: fmt.Sprintf("app%d", n/10), Status: vortex.ContainerStatusRunning}
+			rec := vortex.ContainerRecord{ID: strconv.Itoa(n), ClientID: fmt.Sprintf("app%d", n/10), Status: vortex.ContainerStatusRunning}
 			op, err := kind.PutOp(vortex.Containers, &rec, rec.ID)
 			if err != nil {
 				b.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -142,7 +143,7 @@ func TestIndexesEqualAFullScan(t *testing.T) {
 		for range rapid.IntRange(1, 10).Draw(t, "transactions") {
 			ops := map[string]kind.Op{}
 			for range rapid.IntRange(1, 5).Draw(t, "operations") {
-				id := fmt.Sprint(rapid.IntRange(0, 15).Draw(t, "id"))
+				id := strconv.Itoa(rapid.IntRange(0, 15).Draw(t, "id"))
 				op := kind.Op{Key: vortex.Containers.Key(id), Delete: rapid.IntRange(0, 3).Draw(t, "delete") == 0}
 				if !op.Delete {
 					op.Value = fmt.Appendf(nil, `{"id":%q,"status":%q,"ip_address":"","client_id":%q}`, id,

@@ -173,9 +173,9 @@ func (s *state) remind(records []*Record) {
 // expiryHeap orders records by when they expire.
 type expiryHeap []*Record
 
-func (h expiryHeap) Len() int           { return len(h) }
-func (h expiryHeap) Less(i, j int) bool { return h[i].ExpiresAt < h[j].ExpiresAt }
-func (h expiryHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *expiryHeap) Len() int           { return len(*h) }
+func (h *expiryHeap) Less(i, j int) bool { return (*h)[i].ExpiresAt < (*h)[j].ExpiresAt }
+func (h *expiryHeap) Swap(i, j int)      { (*h)[i], (*h)[j] = (*h)[j], (*h)[i] }
 
 // Push implements heap.Interface.
 func (h *expiryHeap) Push(x any) { *h = append(*h, x.(*Record)) } //nolint:errcheck // only this file pushes

@@ -22,7 +22,7 @@ func TestStoreKeepsTypedRecordsAndFindsThemByIndex(t *testing.T) {
 	if err != nil || len(found) != 2 {
 		t.Fatalf("query: %d records, %v; want 2", len(found), err)
 	}
-	_, err = store.Put(t.Context(), "vortex:container:c", []byte(`{"id":"c","client_id":"web","status":"Runing","ip_address":""}`), 0)
+	_, err = store.Put(t.Context(), "vortex:container:c", []byte(`{"id":"c","client_id":"web","status":"Sleeping","ip_address":""}`), 0)
 	if !vortex.IsKind(err, vortex.Invalid) {
 		t.Fatalf("a value outside the enum: %v; want Invalid", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -72,7 +73,7 @@ func TestWatchResumesFromAnyRevision(t *testing.T) {
 	const writes = 20
 	var revs []int64
 	for n := range writes {
-		revs = append(revs, put(t, first, "k", fmt.Sprint(n)))
+		revs = append(revs, put(t, first, "k", strconv.Itoa(n)))
 	}
 	later, _ := openStore(t, kind.Config{Engine: e}, userSchema)
 	for name, s := range map[string]*kind.Store{"ring": first, "engine": later} {
@@ -138,7 +139,7 @@ func TestSlowWatcherIsDroppedAndDelaysNobody(t *testing.T) {
 	defer slow.Close()
 	defer other.Close()
 	for n := range 50 {
-		put(t, s, "k", fmt.Sprint(n))
+		put(t, s, "k", strconv.Itoa(n))
 	}
 	put(t, s, "x", "1")
 	if _, err := slow.Next(t.Context()); !vortex.IsKind(err, vortex.Exhausted) {

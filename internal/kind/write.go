@@ -3,6 +3,7 @@ package kind
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -183,7 +184,7 @@ func (s *Store) resolve(p *plan) (engine.Txn, error) {
 		return engine.Txn{}, err
 	}
 	txn.Compares = append(txn.Compares, compares...)
-	txn.Writes = append(p.writes[:len(p.writes):len(p.writes)], writes...)
+	txn.Writes = append(slices.Clip(p.writes), writes...)
 	return txn, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -209,11 +210,11 @@ func TestIncrementsAreNotLost(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if rec, err := a.Get("n"); err != nil || string(rec.Value) != fmt.Sprint(workers*rounds) {
+	if rec, err := a.Get("n"); err != nil || string(rec.Value) != strconv.Itoa(workers*rounds) {
 		if err := a.Sync(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if rec, err = a.Get("n"); err != nil || string(rec.Value) != fmt.Sprint(workers*rounds) {
+		if rec, err = a.Get("n"); err != nil || string(rec.Value) != strconv.Itoa(workers*rounds) {
 			t.Fatalf("counted %v, %v; want %d", rec, err, workers*rounds)
 		}
 	}
@@ -247,7 +248,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	e := openEngine(t, dir)
 	s, stop := openStore(t, kind.Config{Engine: e}, userSchema)
 	for n := range 50 {
-		if err := putUser(t.Context(), s, fmt.Sprint(n), fmt.Sprintf("%d@x", n), 0); err != nil {
+		if err := putUser(t.Context(), s, strconv.Itoa(n), fmt.Sprintf("%d@x", n), 0); err != nil {
 			t.Fatal(err)
 		}
 	}

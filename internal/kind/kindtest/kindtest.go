@@ -13,44 +13,44 @@ import (
 )
 
 // Open returns a running store with the cluster's schema. It stops when the test ends.
-func Open(t testing.TB) *kind.Store {
-	t.Helper()
-	engine, err := etcd.Embedded{Dir: t.TempDir()}.Open(t.Context())
+func Open(tb testing.TB) *kind.Store {
+	tb.Helper()
+	engine, err := etcd.Embedded{Dir: tb.TempDir()}.Open(tb.Context())
 	if err != nil {
-		t.Fatalf("open engine: %v", err)
+		tb.Fatalf("open engine: %v", err)
 	}
 	schema, err := ksl.Parse("vortex.ksl", vortex.Schema())
 	if err != nil {
-		t.Fatalf("parse schema: %v", err)
+		tb.Fatalf("parse schema: %v", err)
 	}
-	store, err := kind.Open(t.Context(), kind.Config{Engine: engine, Schema: schema})
+	store, err := kind.Open(tb.Context(), kind.Config{Engine: engine, Schema: schema})
 	if err != nil {
-		t.Fatalf("open store: %v", err)
+		tb.Fatalf("open store: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = store.Run(ctx) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		<-done
 		if err := engine.Close(); err != nil {
-			t.Errorf("close engine: %v", err)
+			tb.Errorf("close engine: %v", err)
 		}
 	})
 	return store
 }
 
 // Eventually waits until ok returns true, and fails the test when it does not within ten seconds.
-func Eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func Eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within ten seconds: %s", what)
+			tb.Fatalf("not within ten seconds: %s", what)
 		}
 		select {
-		case <-t.Context().Done():
-			t.Fatalf("test ended while waiting: %s", what)
+		case <-tb.Context().Done():
+			tb.Fatalf("test ended while waiting: %s", what)
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -84,6 +85,7 @@ func equal[T any](t *testing.T, what string, got, want T) {
 }
 
 func testRange(t *testing.T, e engine.Engine) {
+	t.Helper()
 	if got := now(t, e, "", ""); len(got) != 0 {
 		t.Fatalf("an empty engine holds %v", got)
 	}
@@ -98,12 +100,14 @@ func testRange(t *testing.T, e engine.Engine) {
 			t.Errorf("b was made at %d: %+v, %v", rev, kv, err)
 		}
 	}
-	for range e.Range(t.Context(), "", "", new(int64(0))) {
+	for _, err := range e.Range(t.Context(), "", "", new(int64(0))) {
+		equal(t, "an error", err, nil)
 		break // the consumer may stop
 	}
 }
 
 func testRangeInPages(t *testing.T, e engine.Engine) {
+	t.Helper()
 	const keys = 4500
 	for from := 0; from < keys; from += 100 {
 		writes := make([]engine.Write, 0, 100)
@@ -129,6 +133,7 @@ func testRangeInPages(t *testing.T, e engine.Engine) {
 }
 
 func testRangeInThePast(t *testing.T, e engine.Engine) {
+	t.Helper()
 	first := Commit(t, e, Put("a", "1"), Put("b", "1"))
 	second := Commit(t, e, Put("a", "2"), del("b"))
 	equal(t, "at the first revision", collect(t, e, "", "", &first), []string{"a=1", "b=1"})
@@ -139,6 +144,7 @@ func testRangeInThePast(t *testing.T, e engine.Engine) {
 }
 
 func testCompares(t *testing.T, e engine.Engine) {
+	t.Helper()
 	try := func(what string, want bool, compares ...engine.Compare) int64 {
 		t.Helper()
 		result, err := e.Commit(t.Context(), engine.Txn{Compares: compares, Writes: []engine.Write{Put("a", what)}})
@@ -157,6 +163,7 @@ func testCompares(t *testing.T, e engine.Engine) {
 }
 
 func testWholeOrNothing(t *testing.T, e engine.Engine) {
+	t.Helper()
 	Commit(t, e, Put("a", "1"))
 	result, err := e.Commit(t.Context(), engine.Txn{
 		Compares: []engine.Compare{{Key: "z", ModRevision: 7}}, Writes: []engine.Write{del("a"), Put("b", "2")},
@@ -168,9 +175,10 @@ func testWholeOrNothing(t *testing.T, e engine.Engine) {
 }
 
 func testRevisions(t *testing.T, e engine.Engine) {
+	t.Helper()
 	last := int64(0)
 	for n := range 20 {
-		rev := Commit(t, e, Put("a", fmt.Sprint(n)), Put("b", fmt.Sprint(n)))
+		rev := Commit(t, e, Put("a", strconv.Itoa(n)), Put("b", strconv.Itoa(n)))
 		if rev <= last {
 			t.Fatalf("revision %d after %d", rev, last)
 		}
@@ -180,6 +188,7 @@ func testRevisions(t *testing.T, e engine.Engine) {
 }
 
 func testLargeTransaction(t *testing.T, e engine.Engine) {
+	t.Helper()
 	const keys = 100
 	value := make([]byte, 10<<10)
 	writes := make([]engine.Write, keys)
@@ -247,11 +256,12 @@ func (w *Watcher) Next() (rev int64, changes []string) {
 }
 
 func testWatchGroups(t *testing.T, e engine.Engine) {
+	t.Helper()
 	base := Commit(t, e, Put("a", "0"))
 	w := Watch(t, e, base+1)
 	var revs []int64
 	for n := range 50 {
-		revs = append(revs, Commit(t, e, Put("a", fmt.Sprint(n)), Put("b", fmt.Sprint(n))))
+		revs = append(revs, Commit(t, e, Put("a", strconv.Itoa(n)), Put("b", strconv.Itoa(n))))
 	}
 	for n, want := range revs {
 		rev, changes := w.Next()
@@ -264,6 +274,7 @@ func testWatchGroups(t *testing.T, e engine.Engine) {
 }
 
 func testWatchResumes(t *testing.T, e engine.Engine) {
+	t.Helper()
 	first := Commit(t, e, Put("a", "1"))
 	Commit(t, e, Put("a", "2"))
 	third := Commit(t, e, Put("a", "3"))
@@ -281,6 +292,7 @@ func testWatchResumes(t *testing.T, e engine.Engine) {
 }
 
 func testWatchEnds(t *testing.T, e engine.Engine) {
+	t.Helper()
 	rev := Commit(t, e, Put("a", "1"))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -305,6 +317,7 @@ func testWatchEnds(t *testing.T, e engine.Engine) {
 }
 
 func testCompaction(t *testing.T, e engine.Engine) {
+	t.Helper()
 	old := Commit(t, e, Put("a", "1"))
 	Commit(t, e, Put("a", "2"))
 	newest := Commit(t, e, Put("a", "3"))
@@ -332,8 +345,9 @@ func testCompaction(t *testing.T, e engine.Engine) {
 }
 
 func testReadIndex(t *testing.T, e engine.Engine) {
+	t.Helper()
 	for n := range 20 {
-		rev := Commit(t, e, Put("a", fmt.Sprint(n)))
+		rev := Commit(t, e, Put("a", strconv.Itoa(n)))
 		index, err := e.ReadIndex(t.Context())
 		if err != nil || index < rev {
 			t.Fatalf("read index %d, %v; a commit was acknowledged at %d", index, err, rev)
@@ -344,6 +358,7 @@ func testReadIndex(t *testing.T, e engine.Engine) {
 // testConcurrentCommits lets writers count up one key by compare and retry: none may be lost, and every
 // watcher sees the same history.
 func testConcurrentCommits(t *testing.T, e engine.Engine) {
+	t.Helper()
 	const writers, rounds = 8, 25
 	from := Commit(t, e, Put("n", "0")) + 1
 	first, second := Watch(t, e, from), Watch(t, e, from)
@@ -368,6 +383,7 @@ func testConcurrentCommits(t *testing.T, e engine.Engine) {
 
 // increment tries once, and reports whether it won.
 func increment(t *testing.T, e engine.Engine) bool {
+	t.Helper()
 	var n int
 	var rev int64
 	for kv, err := range e.Range(t.Context(), "n", "o", new(int64(0))) {
@@ -379,7 +395,7 @@ func increment(t *testing.T, e engine.Engine) bool {
 		rev = kv.ModRevision
 	}
 	result, err := e.Commit(t.Context(), engine.Txn{
-		Compares: []engine.Compare{{Key: "n", ModRevision: rev}}, Writes: []engine.Write{Put("n", fmt.Sprint(n+1))},
+		Compares: []engine.Compare{{Key: "n", ModRevision: rev}}, Writes: []engine.Write{Put("n", strconv.Itoa(n+1))},
 	})
 	if err != nil {
 		t.Errorf("commit: %v", err)
@@ -388,6 +404,7 @@ func increment(t *testing.T, e engine.Engine) bool {
 }
 
 func testCanceledContext(t *testing.T, e engine.Engine) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := e.Commit(ctx, engine.Txn{Writes: []engine.Write{Put("a", "1")}}); err == nil || vortex.IsKind(err, vortex.Unavailable) {

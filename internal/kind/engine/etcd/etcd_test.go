@@ -79,7 +79,7 @@ func freeAddr(t *testing.T) string {
 
 func (s *etcdServer) start() {
 	s.t.Helper()
-	s.cmd = exec.CommandContext(context.Background(), "etcd", "--data-dir", filepath.Join(s.dir, "data"), //nolint:usetesting // killed by Cleanup
+	s.cmd = exec.CommandContext(context.Background(), "etcd", "--data-dir", filepath.Join(s.dir, "data"),
 		"--listen-client-urls", "http://"+s.client, "--advertise-client-urls", "http://"+s.client,
 		"--listen-peer-urls", "http://"+s.peer, "--initial-advertise-peer-urls", "http://"+s.peer,
 		"--initial-cluster", "default=http://"+s.peer)

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"go.uber.org/zap/zapcore"
 )
@@ -27,7 +28,7 @@ func (b *bridge) Enabled(level zapcore.Level) bool {
 
 // With implements zapcore.Core.
 func (b *bridge) With(fields []zapcore.Field) zapcore.Core {
-	return &bridge{log: b.log, fields: append(b.fields[:len(b.fields):len(b.fields)], fields...)}
+	return &bridge{log: b.log, fields: append(slices.Clip(b.fields), fields...)}
 }
 
 // Check implements zapcore.Core.
@@ -41,7 +42,7 @@ func (b *bridge) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapc
 // Write implements zapcore.Core.
 func (b *bridge) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	enc := zapcore.NewMapObjectEncoder()
-	for _, f := range append(b.fields[:len(b.fields):len(b.fields)], fields...) {
+	for _, f := range append(slices.Clip(b.fields), fields...) {
 		f.AddTo(enc)
 	}
 	b.log.LogAttrs(context.Background(), slogLevel(entry.Level), "Engine message",
