@@ -38,15 +38,32 @@ const (
 	maxTxnOps      = 20_000
 	quotaBytes     = 8 << 30
 	readyTimeout   = 30 * time.Second
+	peerSocket     = "peer.sock"
+	clientSocket   = "client.sock"
 )
 
 // Open starts the member and returns when it serves.
 func (c Embedded) Open(ctx context.Context) (*Engine, error) {
-	cfg, err := c.config()
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make store directory: %w", err)
+	}
+	sockets, forget, err := c.socketDir()
 	if err != nil {
 		return nil, err
 	}
-	member, err := embed.StartEtcd(cfg)
+	e, err := c.start(ctx, sockets)
+	if err != nil {
+		forget()
+		return nil, err
+	}
+	end := e.close
+	e.close = func() error { defer forget(); return end() }
+	return e, nil
+}
+
+// start runs the member with its private sockets in a directory.
+func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
+	member, err := embed.StartEtcd(c.config(sockets))
 	if err != nil {
 		return nil, &vortex.Error{Kind: vortex.Unavailable, Msg: "the embedded store does not start in " + c.Dir, Err: err}
 	}
@@ -81,18 +98,30 @@ func (c Embedded) Open(ctx context.Context) (*Engine, error) {
 	return e, nil
 }
 
-func (c Embedded) config() (*embed.Config, error) {
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make store directory: %w", err)
+// maxSocketPath is how long the path of a unix socket may be: sun_path less its final zero on macOS, the shortest.
+const maxSocketPath = 103
+
+// socketDir returns the directory for private sockets: the data directory, or a directory of its own where
+// that one's path is longer than a socket's may be. forget removes the latter.
+func (c Embedded) socketDir() (dir string, forget func(), err error) {
+	if len(filepath.Join(c.Dir, clientSocket)) <= maxSocketPath {
+		return c.Dir, func() {}, nil
 	}
+	if dir, err = os.MkdirTemp("", "vortex-store-"); err != nil {
+		return "", nil, fmt.Errorf("make socket directory: %w", err)
+	}
+	return dir, func() { _ = os.RemoveAll(dir) }, nil
+}
+
+func (c Embedded) config(sockets string) *embed.Config {
 	cfg := embed.NewConfig()
 	cfg.Dir = filepath.Join(c.Dir, "member-data")
 	cfg.Name = c.Name
 	if cfg.Name == "" {
 		cfg.Name = "vortex"
 	}
-	peer := c.listenURL(c.PeerAddr, "peer.sock")
-	client := c.listenURL(c.ClientAddr, "client.sock")
+	peer := listenURL(c.PeerAddr, filepath.Join(sockets, peerSocket))
+	client := listenURL(c.ClientAddr, filepath.Join(sockets, clientSocket))
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{advertised(peer, "2380")}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{advertised(client, "2379")}
 	cfg.InitialCluster = cfg.Name + "=" + cfg.AdvertisePeerUrls[0].String()
@@ -102,17 +131,16 @@ func (c Embedded) config() (*embed.Config, error) {
 	cfg.QuotaBackendBytes = quotaBytes
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = "periodic", "10m"
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(newBridge(c.Log)))
-	return cfg, nil
+	return cfg
 }
 
-// listenURL is where to listen: a TCP address, or a socket in the data directory that only its owner can open.
-func (c Embedded) listenURL(addr, socket string) url.URL {
+// listenURL is where to listen: a TCP address, or a socket in a directory that only its owner can open.
+func listenURL(addr, socket string) url.URL {
 	if addr != "" {
 		return url.URL{Scheme: "http", Host: addr}
 	}
-	path := filepath.Join(c.Dir, socket)
-	_ = os.Remove(path) // left behind by a killed process; etcd refuses to replace it
-	return url.URL{Scheme: "unix", Host: path}
+	_ = os.Remove(socket) // left behind by a killed process; etcd refuses to replace it
+	return url.URL{Scheme: "unix", Host: socket}
 }
 
 // advertised is the URL written into the member's record. A private socket advertises a

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,6 +35,25 @@ func embedded(t *testing.T) engine.Engine {
 }
 
 func TestEmbedded(t *testing.T) { enginetest.Run(t, embedded) }
+
+// TestDataDirectoryMayLieDeep opens a store where the path of a socket in it would be too long for the kernel.
+func TestDataDirectoryMayLieDeep(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("deep/", 30))
+	t.Setenv("TMPDIR", t.TempDir())
+	for range 2 { // and again: nothing of the first is in the way
+		e, err := etcd.Embedded{Dir: dir}.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		enginetest.Commit(t, e, enginetest.Put("a", "1"))
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "vortex-store-*")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
 
 func TestExternal(t *testing.T) {
 	server := startEtcd(t)
