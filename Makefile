@@ -13,7 +13,7 @@ RUNNER_SRC  := $(shell find internal/runtime/oci/runner internal/runtime/shim -n
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps
 deps: ## install what building needs (root on Debian), or say what is missing
@@ -72,7 +72,7 @@ test: deps-test helpers ## run every test; installs Debian packages when root on
 
 .PHONY: race
 race: helpers ## run the unit tests under the race detector
-	go test -race -shuffle=on $$(go list ./... | grep -v /test/)
+	go test -race -shuffle=on $$(go list ./... | grep -v /test/e2e)
 
 .PHONY: e2e
 e2e: build ## run the end-to-end tests against bin/vortex
@@ -97,7 +97,7 @@ check: ## generated code is fresh, modules are tidy, code is formatted
 
 .PHONY: cover
 cover: helpers ## test coverage of the unit tests
-	go test -coverprofile=coverage.out $$(go list ./... | grep -v /test/) && go tool cover -func=coverage.out | tail -1
+	go test -coverprofile=coverage.out $$(go list ./... | grep -v /test/e2e) && go tool cover -func=coverage.out | tail -1
 
 .PHONY: bench
 bench: bench-main ## run every benchmark
