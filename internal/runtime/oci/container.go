@@ -82,13 +82,17 @@ func (c *container) process() (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	env, err := c.env()
+	if err != nil {
+		return nil, err
+	}
 	score := oomScore
 	files, err := fileLimit()
 	if err != nil {
 		return nil, err
 	}
 	return &specs.Process{
-		User: user, Args: args, Env: c.env(), Cwd: cmp.Or(c.spec.WorkingDir, c.image.WorkingDir, "/"),
+		User: user, Args: args, Env: env, Cwd: cmp.Or(c.spec.WorkingDir, c.image.WorkingDir, "/"),
 		Capabilities: capabilities(user), NoNewPrivileges: true, OOMScoreAdj: &score,
 		Rlimits: []specs.POSIXRlimit{files},
 	}, nil
@@ -117,8 +121,16 @@ func (c *container) args() []string {
 	}
 }
 
-func (c *container) env() []string {
-	return mergeEnv([]string{defaultPath, "HOSTNAME=" + c.hostname()}, c.image.Env, c.spec.Env)
+// env returns the environment: the image's, the spec's over it, and the container's own address where the spec wants it.
+func (c *container) env() ([]string, error) {
+	var address []string
+	for _, name := range c.spec.AddressEnv {
+		if c.net.IP == "" {
+			return nil, vortex.Errorf(vortex.Invalid, "instance %s wants its own address in %s: it has none without a container network", c.spec.ID, name)
+		}
+		address = append(address, name+"="+c.net.IP)
+	}
+	return mergeEnv([]string{defaultPath, "HOSTNAME=" + c.hostname()}, c.image.Env, c.spec.Env, address), nil
 }
 
 // mergeEnv joins environments; a later value of a name replaces an earlier one.

@@ -119,6 +119,7 @@ func Open(ctx context.Context, cfg Config) (*Driver, error) {
 		}
 	}
 	h := &host{cfg: cfg, cgroups: findCgroups(cfg.CgroupParent)}
+	h.moves = newHastener(h.cgroups)
 	set, err := bundle.Open(ctx, bundle.Config{Dir: filepath.Join(cfg.Root, "instances"), Host: h, Log: cfg.Log})
 	if err != nil {
 		return nil, err
@@ -127,7 +128,11 @@ func Open(ctx context.Context, cfg Config) (*Driver, error) {
 }
 
 // Close lets go of the instances, which go on.
-func (d *Driver) Close() error { return d.set.Close() }
+func (d *Driver) Close() error {
+	err := d.set.Close()
+	d.moves.close()
+	return err
+}
 
 // Name returns "oci".
 func (d *Driver) Name() string { return "oci" }
@@ -168,10 +173,12 @@ func (d *Driver) Stats(ctx context.Context, id string) (runtime.Stats, error) {
 type host struct {
 	cfg     Config
 	cgroups cgroups
+	moves   *hastener
 }
 
 // Prepare mounts the image, attaches the network, both at once, and writes the container's configuration.
 func (h *host) Prepare(ctx context.Context, dir string, spec runtime.InstanceSpec) (bundle.Launch, error) {
+	h.moves.hasten()
 	root := filepath.Join(dir, "rootfs")
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return bundle.Launch{}, fmt.Errorf("make root directory: %w", err)
