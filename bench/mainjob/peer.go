@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -95,16 +96,14 @@ func (d *docker) close(ctx context.Context) error {
 
 // start measures `docker run -d` and removes the container again.
 func (d *docker) start(ctx context.Context) (time.Duration, error) {
+	name := fmt.Sprintf("vortex-bench-%d", os.Getpid())
 	began := time.Now()
-	id, err := output(ctx, "docker", "run", "-d", peerImage)
+	_, err := output(ctx, "docker", "run", "-d", "--name", name, peerImage)
 	took := time.Since(began)
-	if err != nil {
-		return 0, err
-	}
 	clean, cancel := cleaning(ctx)
 	defer cancel()
-	_, err = output(clean, "docker", "rm", "--force", id)
-	return took, err
+	_, rerr := output(clean, "docker", "rm", "--force", name) // one that was interrupted may be there as well
+	return took, errors.Join(err, rerr)
 }
 
 // joinSwarm makes a swarm of one, unless this machine is in one.
@@ -125,7 +124,8 @@ const serviceName = "vortex-bench"
 func (d *docker) serve(ctx context.Context, replicas int) (took time.Duration, err error) {
 	began := time.Now()
 	if _, err = output(ctx, "docker", "service", "create", "--detach", "--quiet", "--name", serviceName,
-		"--replicas", fmt.Sprint(replicas), "--no-resolve-image", peerImage); err != nil {
+		"--replicas", strconv.Itoa(replicas), "--no-resolve-image", peerImage); err != nil {
+		_ = d.unserve(ctx) // when it was interrupted
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, d.unserve(ctx)) }()
