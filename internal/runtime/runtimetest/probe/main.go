@@ -18,7 +18,7 @@
 //	probe write PATH             create a file, print "written" or the error, exit 0
 //	probe caps                   print CapEff and NoNewPrivs and Seccomp of /proc/self/status
 //
-//nolint:forbidigo,errcheck,noctx // a program of its own that prints to its stdout and lives in a test
+//nolint:forbidigo,noctx // a program of its own that prints to its stdout and lives in a test
 package main
 
 import (
