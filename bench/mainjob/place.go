@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"vortex"
@@ -61,7 +63,21 @@ func (b *bench) measurePlace(ctx context.Context) (err error) {
 	b.compare("main/place_to_running", placed, "docker run -d", docks, 0.25)
 	b.compare("main/place_to_running", placed, "runc run -d", runs, 1.5)
 	b.compare("main/wanted_to_running", wanted, "docker run -d", docks, 0)
+	b.saySlowest(placed, docks, runs)
 	return nil
+}
+
+// saySlowest tells what the peers took in the rounds in which we took longest: a machine that was busy slows down all three.
+func (b *bench) saySlowest(placed, docks, runs []time.Duration) {
+	const shown = 3
+	rounds := make([]int, len(placed))
+	for i := range rounds {
+		rounds[i] = i
+	}
+	slices.SortFunc(rounds, func(i, j int) int { return cmp.Compare(placed[j], placed[i]) })
+	for _, i := range rounds[:min(shown, len(rounds))] {
+		b.say("slow start in round %d: %s; docker %s, runc %s", i, placed[i].Round(time.Millisecond), docks[i].Round(time.Millisecond), runs[i].Round(time.Millisecond))
+	}
 }
 
 // placeOne scales an app from 0 to 1 and back.
