@@ -199,18 +199,14 @@ func checkSettings(set settings.Settings) error {
 
 func (s *Server) config() client.Config {
 	set := s.settings()
-	out := client.Config{
-		Cluster: client.ClusterConfig{MinReplicas: &set.MinReplicas, MaxReplicas: &set.MaxReplicas},
+	return client.Config{
+		Cluster: client.ClusterConfig{MinReplicas: &set.MinReplicas, MaxReplicas: &set.MaxReplicas, StartingPort: &set.StartingPort},
 		Settings: client.ScalingConfig{
 			ScaleUpNumber: &set.StepUp, ScaleDownNumber: &set.StepDown,
 			ScaleUpGracePeriod: vortex.Duration(set.UpGrace), ScaleDownCooldown: vortex.Duration(set.DownCooldown),
 		},
 		RateLimiter: client.RateLimitConfig{RateLimit: &set.RateLimit, RateWindow: vortex.Duration(set.RateWindow)},
 	}
-	if entry, err := kind.Get(s.Store, vortex.Settings, settings.ID); err == nil {
-		out.Cluster.StartingPort = entry.Value.StartingPort
-	}
-	return out
 }
 
 func settingsOf(c client.Config) vortex.ClusterSettings {

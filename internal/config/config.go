@@ -56,8 +56,6 @@ type Config struct {
 
 	// Settings are the limits the loops work with, from the sections cluster, settings and ratelimiter.
 	Settings settings.Settings
-	// StartingPort is the first host port given to instances that need one.
-	StartingPort uint16
 
 	// File is the vortex.yaml that was read; "" when there was none.
 	File string
@@ -71,7 +69,7 @@ func Default() Config {
 		API: "127.0.0.1:7070", Kind: "127.0.0.1:50051", Edge: ":8000",
 		EtcdClient: "127.0.0.1:2379", EtcdPeer: "127.0.0.1:2380",
 		KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
-		Settings: settings.Default(), StartingPort: 3000,
+		Settings: settings.Default(),
 	}
 }
 
@@ -155,7 +153,7 @@ func (c *Config) limitProblems() (problems []error) {
 	if s.MinReplicas > s.MaxReplicas {
 		add("cluster.min_replicas (%d) is more than cluster.max_replicas (%d)", s.MinReplicas, s.MaxReplicas)
 	}
-	if c.StartingPort == 0 {
+	if c.Settings.StartingPort == 0 {
 		add("cluster.starting_port: expected a port from 1 to 65535, got 0")
 	}
 	for _, d := range []struct {

@@ -47,7 +47,7 @@ func TestTheDocumentedKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := settings.Settings{
-		MinReplicas: 2, MaxReplicas: 50, StepUp: 5, StepDown: 1, UpGrace: 2 * time.Second, DownCooldown: 6 * time.Second,
+		MinReplicas: 2, MaxReplicas: 50, StartingPort: 3000, StepUp: 5, StepDown: 1, UpGrace: 2 * time.Second, DownCooldown: 6 * time.Second,
 		RateLimit: 500, RateWindow: 90 * time.Second,
 	}
 	if diff := cmp.Diff(want, cfg.Settings); diff != "" {
@@ -71,7 +71,7 @@ func TestWithoutAnySource(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := settings.Settings{
-		MinReplicas: 1, MaxReplicas: 50, UpGrace: time.Second, DownCooldown: 5 * time.Second,
+		MinReplicas: 1, MaxReplicas: 50, StartingPort: 3000, UpGrace: time.Second, DownCooldown: 5 * time.Second,
 		RateLimit: 500_000_000, RateWindow: 15 * time.Second,
 	}
 	if diff := cmp.Diff(want, cfg.Settings); diff != "" {

@@ -66,7 +66,7 @@ func Settings() []Setting {
 		{Key: "cluster.join", Flag: "join", Usage: "host of a cluster to join", value: text(func(c *Config) *string { return &c.Join })},
 		{Key: "cluster.min_replicas", Usage: "default floor for an app", value: number32(func(c *Config) *uint32 { return &c.Settings.MinReplicas })},
 		{Key: "cluster.max_replicas", Usage: "hard ceiling per app", value: number32(func(c *Config) *uint32 { return &c.Settings.MaxReplicas })},
-		{Key: "cluster.starting_port", Usage: "first host port given to instances that need one", value: port(func(c *Config) *uint16 { return &c.StartingPort })},
+		{Key: "cluster.starting_port", Usage: "first host port given to instances that need one (runtime process)", value: port(func(c *Config) *uint16 { return &c.Settings.StartingPort })},
 		{Key: "settings.scaleupnumber", Usage: "at most this many instances added per scale-up; 0: no limit", value: number32(func(c *Config) *uint32 { return &c.Settings.StepUp })},
 		{Key: "settings.scaledownnumber", Usage: "at most this many removed per scale-down; 0: no limit", value: number32(func(c *Config) *uint32 { return &c.Settings.StepDown })},
 		{Key: "settings.scale_up_grace_period", Usage: "time between two scale-ups", value: duration(func(c *Config) *time.Duration { return &c.Settings.UpGrace })},

@@ -57,6 +57,7 @@ type Config struct {
 	Trusted   []netip.Prefix   // proxies before the edge, whose X-Forwarded-For is believed
 	Metrics   http.Handler     // answers GET /metrics of loopback clients when no app claims the host
 	Log       *slog.Logger     // nil discards; at debug it has the access log
+	Contested func(Contest)    // called once for every route that two apps begin to claim; must not block; nil is nothing
 	Accepting func([]net.Addr) // called once Run listens, with the addresses; nil is nothing
 
 	HoldTimeout     time.Duration // a request waits this long for a backend; 0 is http1.DefaultHoldTimeout, negative not at all
@@ -125,13 +126,24 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 	}
 	e.table = route.NewTable(route.Config{
 		Meters: e.meters, MaxHeld: c.MaxHeld,
-		Drained: func() { signal(e.drained) }, Held: func() { signal(e.demand) },
+		Drained: func() { signal(e.drained) }, Held: func() { signal(e.demand) }, Contested: e.contested,
 	})
 	h := c.HTTP
 	h.Table, h.Meters, h.Limiter, h.Metrics, h.Log, h.Trusted = e.table, e.meters, e.limiter, c.Metrics, c.Log, c.Trusted
 	h.HoldTimeout = c.HoldTimeout
 	e.server = http1.New(h)
 	return e
+}
+
+// Contest is a route that two apps claim, and which of them has it.
+type Contest = route.Contest
+
+// contested tells operators of a route that two apps claim.
+func (e *Edge) contested(c Contest) {
+	e.log.Warn("Route contested", "host", c.Host, "path", c.Path, "app", c.Winner, "loser", c.Loser)
+	if e.config.Contested != nil {
+		e.config.Contested(c)
+	}
 }
 
 // signal fills a one-slot channel; one signal stands for many.

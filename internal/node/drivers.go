@@ -27,6 +27,8 @@ type drivers struct {
 	byName  map[string]runtime.Driver
 	def     string
 	network *network.Network // nil without the oci driver
+
+	firstPort func() uint16 // of the node's ports given to instances
 }
 
 // The names of the drivers, as App specs give them.
@@ -39,15 +41,15 @@ const (
 
 // openDrivers opens every runtime that works here. The one of cfg.Runtime must; without one the best is the
 // default: oci, else docker, else process.
-func openDrivers(ctx context.Context, cfg Config, store *image.Store, parts *stack) (*drivers, error) {
-	d := &drivers{byName: map[string]runtime.Driver{}}
+func openDrivers(ctx context.Context, cfg Config, store *image.Store, parts *stack, firstPort func() uint16) (*drivers, error) {
+	d := &drivers{byName: map[string]runtime.Driver{}, firstPort: firstPort}
 	openers := []struct {
 		name string
 		open func(context.Context, Config, *image.Store, *stack) (runtime.Driver, error)
 	}{
 		{ociName, d.openOCI},
 		{dockerName, openDocker},
-		{processName, openProcess},
+		{processName, d.openProcess},
 		{simName, openSim},
 	}
 	var missing []error
@@ -110,8 +112,9 @@ func (d *drivers) openOCI(ctx context.Context, cfg Config, store *image.Store, p
 		return nil, err
 	}
 	parts.closer("network", func() error {
-		if cfg.Remove {
-			return nw.Teardown(context.Background())
+		ctx := context.Background()
+		if attached, err := nw.List(ctx); cfg.Remove || err == nil && len(attached) == 0 {
+			return nw.Teardown(ctx) // nobody is left to go on without us
 		}
 		return nw.Close()
 	})
@@ -166,8 +169,11 @@ func openDocker(ctx context.Context, cfg Config, store *image.Store, _ *stack) (
 	return driver, driver.Available(ctx)
 }
 
-func openProcess(ctx context.Context, cfg Config, _ *image.Store, _ *stack) (runtime.Driver, error) {
-	return process.Open(ctx, process.Config{Root: filepath.Join(cfg.Data, "process"), Log: cfg.Log.With("component", "process")})
+func (d *drivers) openProcess(ctx context.Context, cfg Config, store *image.Store, _ *stack) (runtime.Driver, error) {
+	return process.Open(ctx, process.Config{
+		Root: filepath.Join(cfg.Data, "process"), Log: cfg.Log.With("component", "process"),
+		Images: roots{store}, FirstPort: d.firstPort,
+	})
 }
 
 func openSim(_ context.Context, cfg Config, _ *image.Store, _ *stack) (runtime.Driver, error) {

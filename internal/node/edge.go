@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	"vortex"
@@ -67,6 +68,15 @@ func routerUpdate(b kind.Batch) edge.RouterUpdate {
 		update.Changes = append(update.Changes, change)
 	}
 	return update
+}
+
+// contested tells the app that does not get a route that another one has it.
+func (n *Node) contested(c edge.Contest) {
+	n.events.Record(vortex.EventRecord{
+		Severity: vortex.SeverityWarning, Component: "edge", Type: "RouteContested", ClientID: c.Loser, Node: n.cfg.Name,
+		Message: fmt.Sprintf("%s%s is claimed by %s too, which gets its requests: give one of them another host or path", c.Host, c.Path, c.Winner),
+		Cause:   vortex.Routers.Key(c.Winner),
+	})
 }
 
 // publisher writes what the edge says.

@@ -10,6 +10,7 @@ import (
 	"vortex/client"
 	"vortex/internal/image"
 	"vortex/internal/runtime/oci"
+	"vortex/internal/runtime/process"
 )
 
 // rootfs gives the oci driver its roots from the image store.
@@ -26,6 +27,21 @@ func (r rootfs) Mount(ctx context.Context, ref, instance, target string) (oci.Im
 // Unmount implements oci.Images.
 func (r rootfs) Unmount(ctx context.Context, instance string) error {
 	return r.store.Unmount(ctx, instance)
+}
+
+// roots gives the process driver the files of images.
+type roots struct{ store *image.Store }
+
+// Digest implements process.Images.
+func (r roots) Digest(ctx context.Context, ref string) (string, error) {
+	img, err := r.store.Ensure(ctx, ref, image.IfNotPresent)
+	return img.Digest, err
+}
+
+// Extract implements process.Images.
+func (r roots) Extract(ctx context.Context, ref, dir string) (process.ImageConfig, error) {
+	cfg, err := r.store.Extract(ctx, ref, dir)
+	return process.ImageConfig{Entrypoint: cfg.Entrypoint, Cmd: cfg.Cmd, Env: cfg.Env, WorkingDir: cfg.WorkingDir}, err
 }
 
 // puller makes images ready for the agent.

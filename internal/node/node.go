@@ -207,7 +207,7 @@ func (n *Node) startAgent(ctx context.Context) error {
 	}
 	n.parts.closer("images", n.images.Close)
 	n.parts.start("image collection", n.collectImages)
-	if n.drivers, err = openDrivers(ctx, n.cfg, n.images, n.parts); err != nil {
+	if n.drivers, err = openDrivers(ctx, n.cfg, n.images, n.parts, n.startingPort); err != nil {
 		return err
 	}
 	n.agent, err = agent.New(agent.Config{
@@ -249,7 +249,7 @@ func (n *Node) startEdge(ctx context.Context) error {
 	n.edge = edge.New(edge.Config{
 		ID: n.cfg.Name, Node: n.cfg.Name, Address: n.addrs.Edge, Listeners: []net.Listener{l},
 		Limit:   limit.Config{Limit: n.cfg.Settings.RateLimit, Window: n.cfg.Settings.RateWindow},
-		Metrics: n.metrics(), Log: n.component("edge"),
+		Metrics: n.metrics(), Log: n.component("edge"), Contested: n.contested,
 	}, routers{n.store}, publisher{n.store})
 	n.registry.MustRegister(n.edge.Collector())
 	n.parts.start("edge", n.edge.Run)

@@ -128,6 +128,15 @@ func (n *Node) reservedPorts() map[uint16]string {
 	return reserved
 }
 
+// startingPort is the first of the node's ports to give to instances now.
+func (n *Node) startingPort() uint16 {
+	entry, err := kind.Get(n.store, vortex.Settings, settings.ID)
+	if err != nil {
+		return n.cfg.Settings.StartingPort
+	}
+	return n.cfg.Settings.With(entry.Value).StartingPort
+}
+
 // followRateLimit hands changed settings to the edge.
 func (n *Node) followRateLimit(ctx context.Context) error {
 	watch := n.store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Settings.Prefix + ":"}})

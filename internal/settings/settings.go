@@ -15,6 +15,7 @@ const ID = "cluster"
 type Settings struct {
 	MinReplicas  uint32        // floor for an app that names none
 	MaxReplicas  uint32        // ceiling for every app
+	StartingPort uint16        // first port of a node given to an instance whose runtime has no addresses of its own
 	StepUp       uint32        // instances added per scale-up; 0 is no limit
 	StepDown     uint32        // instances removed per scale-down; 0 is no limit
 	UpGrace      time.Duration // between two scale-ups
@@ -26,7 +27,7 @@ type Settings struct {
 // Default returns the settings without any vortex.yaml.
 func Default() Settings {
 	return Settings{
-		MinReplicas: 1, MaxReplicas: 50,
+		MinReplicas: 1, MaxReplicas: 50, StartingPort: 3000,
 		UpGrace: time.Second, DownCooldown: 5 * time.Second,
 		RateLimit: 500_000_000, RateWindow: 15 * time.Second,
 	}
@@ -39,6 +40,7 @@ func (s Settings) With(rec *vortex.ClusterSettings) Settings {
 	}
 	set(&s.MinReplicas, rec.MinReplicas)
 	set(&s.MaxReplicas, rec.MaxReplicas)
+	set(&s.StartingPort, rec.StartingPort)
 	set(&s.StepUp, rec.Scaleupnumber)
 	set(&s.StepDown, rec.Scaledownnumber)
 	set(&s.RateLimit, rec.Ratelimit)

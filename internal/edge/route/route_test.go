@@ -112,6 +112,24 @@ func TestFirstNameKeepsAContestedRoute(t *testing.T) {
 	}
 }
 
+func TestContestedRoutesAreToldOnce(t *testing.T) {
+	t.Parallel()
+	var told []Contest
+	table := NewTable(Config{Contested: func(c Contest) { told = append(told, c) }})
+	table.Apply(app("b", []string{"x", "y"}, []string{"/api/"}), 1)
+	table.Apply(app("a", []string{"X"}, []string{"/api"}), 2)
+	table.Apply(app("c", []string{"x"}, []string{"/"}), 3)
+	want := []Contest{{Host: "x", Path: "/api/", Winner: "a", Loser: "b"}}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+	table.Remove("a", 4)
+	table.Apply(app("a", []string{"x"}, []string{"/api"}), 5)
+	if len(told) != 2 {
+		t.Errorf("told %d times, want again when it begins again", len(told))
+	}
+}
+
 // pool returns the pool of an app with these backends.
 func pool(table *Table, balance Balance, names ...string) *Pool {
 	table.Apply(App{Name: "web", HTTP: true, Balance: balance, Backends: endpoints(names...)}, 1)

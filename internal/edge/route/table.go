@@ -57,7 +57,12 @@ type Config struct {
 	MaxHeld int    // requests of one app that wait for a backend; 0 is DefaultMaxHeld
 	Drained func() // called when what Drain returns may have changed; must not block; nil is none
 	Held    func() // called when a request begins to wait for a backend; must not block; nil is none
+
+	Contested func(Contest) // called once for every route that two apps begin to claim; must not block; nil is none
 }
+
+// Contest is a route that two apps claim. The one whose name comes first keeps it.
+type Contest struct{ Host, Path, Winner, Loser string }
 
 // Table is the routing table. Use NewTable. Matching is safe at any time; changes are serialized by the Table.
 type Table struct {
@@ -68,6 +73,7 @@ type Table struct {
 	apps     map[string]*entry
 	revision uint64
 	draining map[*Backend]struct{}
+	contests map[Contest]bool
 }
 
 // entry is one app as it was applied last.
@@ -87,6 +93,9 @@ func NewTable(c Config) *Table {
 	}
 	if c.Drained == nil {
 		c.Drained = func() {}
+	}
+	if c.Contested == nil {
+		c.Contested = func(Contest) {}
 	}
 	if c.Held == nil {
 		c.Held = func() {}
@@ -248,6 +257,35 @@ func (t *Table) rebuild() {
 	}
 	slices.SortFunc(apps, func(a, b *entry) int { return strings.Compare(a.app.Name, b.app.Name) })
 	t.routes.Store(buildRoutes(apps))
+	now := contests(apps)
+	for c := range now {
+		if !t.contests[c] {
+			t.config.Contested(c)
+		}
+	}
+	t.contests = now
+}
+
+// contests finds the routes that several apps claim; apps are in the order of their names.
+func contests(apps []*entry) map[Contest]bool {
+	type claim struct{ host, path string }
+	winners := map[claim]string{}
+	found := map[Contest]bool{}
+	for _, e := range apps {
+		for _, host := range e.hosts {
+			for _, path := range e.paths {
+				c := claim{host, path}
+				winner, taken := winners[c]
+				switch {
+				case !taken:
+					winners[c] = e.app.Name
+				case winner != e.app.Name:
+					found[Contest{Host: host, Path: path + "/", Winner: winner, Loser: e.app.Name}] = true
+				}
+			}
+		}
+	}
+	return found
 }
 
 // Drain returns the revision the table is at and, in order, the instances removed up to it that still

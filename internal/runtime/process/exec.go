@@ -47,7 +47,14 @@ func (d *Driver) Exec(ctx context.Context, id string, spec runtime.ExecSpec) (in
 
 // command makes the command as the instance would.
 func command(ctx context.Context, in bundle.Running, spec runtime.ExecSpec) (*exec.Cmd, error) {
-	cmd := exec.CommandContext(ctx, spec.Command[0], spec.Command[1:]...)
+	img, _ := readImage(in.Dir)
+	program := spec.Command[0]
+	if img.Root != "" {
+		if inside, ok := img.find(program, in.Spec); ok {
+			program = inside
+		}
+	}
+	cmd := exec.CommandContext(ctx, program, spec.Command[1:]...)
 	instanceAs, err := findUser(in.Spec.User)
 	if err != nil {
 		return nil, err
@@ -58,8 +65,10 @@ func command(ctx context.Context, in bundle.Running, spec runtime.ExecSpec) (*ex
 			return nil, err
 		}
 	}
-	cmd.Dir = workDir(in.Dir, in.Spec, instanceAs)
-	cmd.Env = mergeEnv(environment(cmd.Dir, in.Port, in.Spec.Env), spec.Env)
+	if cmd.Dir, err = workDir(in.Dir, in.Spec, instanceAs, img); err != nil {
+		return nil, err
+	}
+	cmd.Env = mergeEnv(environment(cmd.Dir, in.Port, in.Spec, img), spec.Env)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if as != nil {
 		cred := &syscall.Credential{Uid: uint32(as.UID), Gid: uint32(as.GID)}

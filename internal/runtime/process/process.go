@@ -1,10 +1,13 @@
 // Package process is the driver that runs programs of the node as they are: for machines without root, and for development.
+// The program of an image is run too, from the image's files unpacked once below Root: a static one works as in a container;
+// one that looks for libraries or files by absolute paths finds the node's. Instances of an image share those files.
 //
 // It gives no isolation: an instance sees the node's files, processes and network, has no limits, and runs as the agent's user
 // (or as the spec's, when the agent is root). What it shares with the oci driver is the shim: instances outlive the agent, their output
 // and exit codes are complete, and everything an instance started is killed when it ends.
 //
-// An instance with a port gets a free one on the loopback, told in PORT, so that several fit on one node.
+// An instance with a port gets a free one on the loopback, the lowest from FirstPort on, told in PORT and the variables of
+// PortEnv, so that several fit on one node.
 package process
 
 import (
@@ -12,6 +15,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
@@ -36,8 +41,8 @@ const Isolation = "the process runtime gives no isolation: instances see the nod
 
 const (
 	loopback    = "127.0.0.1"
+	firstPort   = 3000
 	defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	portTries   = 100
 )
 
 // Config is the driver's configuration.
@@ -47,6 +52,9 @@ type Config struct {
 	Shim     string       // path of the helper; "" is the embedded one, unpacked below Root
 	LogBytes int64        // greatest size of a log file; 0 is 10 MiB
 	LogFiles int          // log files kept for each instance; 0 is 3
+
+	Images    Images        // nil: only programs of the node
+	FirstPort func() uint16 // the lowest port given to an instance, asked each time; nil is 3000
 }
 
 // Driver runs host processes. It implements runtime.Driver, runtime.Statter and io.Closer.
@@ -127,10 +135,12 @@ type host struct {
 
 	mu    sync.Mutex
 	ports map[uint16]string // chosen, by instance id
+
+	unpacking sync.Mutex // held while image roots are made, taken into use or removed
 }
 
-// Prepare checks the command and chooses the port.
-func (h *host) Prepare(_ context.Context, dir string, spec runtime.InstanceSpec) (bundle.Launch, error) {
+// Prepare checks the command, unpacks the image and chooses the port.
+func (h *host) Prepare(ctx context.Context, dir string, spec runtime.InstanceSpec) (bundle.Launch, error) {
 	if err := validate(spec); err != nil {
 		return bundle.Launch{}, err
 	}
@@ -138,12 +148,26 @@ func (h *host) Prepare(_ context.Context, dir string, spec runtime.InstanceSpec)
 	if err != nil {
 		return bundle.Launch{}, err
 	}
-	work := workDir(dir, spec, as)
+	img, err := h.takeImage(ctx, dir, spec)
+	if err != nil {
+		return bundle.Launch{}, err
+	}
+	command, err := img.command(spec)
+	if err != nil {
+		return bundle.Launch{}, err
+	}
+	if err := unix.Access(command[0], unix.X_OK); err != nil {
+		return bundle.Launch{}, vortex.Errorf(vortex.Invalid, "command %s cannot be run: %w", command[0], err)
+	}
+	work, err := workDir(dir, spec, as, img)
+	if err != nil {
+		return bundle.Launch{}, err
+	}
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return bundle.Launch{}, vortex.Errorf(vortex.Invalid, "working directory: %w", err)
 	}
 	l := bundle.Launch{Shim: shim.Config{
-		Binary: h.cfg.Shim, Command: slices.Concat(spec.Command, spec.Args), Cwd: work, User: as, LogBytes: h.cfg.LogBytes, LogFiles: h.cfg.LogFiles,
+		Binary: h.cfg.Shim, Command: command, Cwd: work, User: as, LogBytes: h.cfg.LogBytes, LogFiles: h.cfg.LogFiles,
 	}}
 	if spec.Port != 0 {
 		if l.Port, err = h.freePort(spec.ID); err != nil {
@@ -151,42 +175,55 @@ func (h *host) Prepare(_ context.Context, dir string, spec runtime.InstanceSpec)
 		}
 		l.Address = loopback
 	}
-	l.Shim.Env = environment(work, l.Port, spec.Env)
+	l.Shim.Env = environment(work, l.Port, spec, img)
 	return l, nil
 }
 
-// workDir returns where an instance runs: a directory of its own unless the spec names one.
-func workDir(dir string, spec runtime.InstanceSpec, as *shim.User) string {
+// workDir returns where an instance runs: a directory of its own unless the spec or the image names one, which is
+// inside the image for an instance of one.
+func workDir(dir string, spec runtime.InstanceSpec, as *shim.User, img unpacked) (string, error) {
+	inside := img.workingDir(spec)
 	switch {
-	case spec.WorkingDir != "":
-		return spec.WorkingDir
+	case img.Root != "" && inside != "":
+		work, err := securejoin.SecureJoin(img.Root, inside)
+		if err != nil {
+			return "", vortex.Errorf(vortex.Invalid, "working directory %s: %w", inside, err)
+		}
+		return work, nil
+	case inside != "":
+		return inside, nil
 	case as != nil:
-		return "/" // the instance's directory is only the agent's
+		return "/", nil // the instance's directory is only the agent's
 	default:
-		return filepath.Join(dir, "work")
+		return filepath.Join(dir, "work"), nil
 	}
 }
 
 // environment returns an instance's environment: nothing of the agent's own.
-func environment(work string, port uint16, own []string) []string {
-	env := []string{defaultPath, "HOME=" + work}
+func environment(work string, port uint16, spec runtime.InstanceSpec, img unpacked) []string {
+	env := mergeEnv(img.environment(), []string{"HOME=" + work})
+	var chosen []string
 	if port != 0 {
-		env = append(env, "PORT="+strconv.Itoa(int(port)))
+		number := strconv.Itoa(int(port))
+		env = mergeEnv(env, []string{"PORT=" + number})
+		for _, name := range spec.PortEnv {
+			chosen = append(chosen, name+"="+number)
+		}
 	}
-	return mergeEnv(env, own)
+	for _, name := range spec.AddressEnv {
+		chosen = append(chosen, name+"="+loopback)
+	}
+	return mergeEnv(env, spec.Env, chosen)
 }
 
 // validate refuses what a bare process cannot have, rather than run it otherwise than asked.
 func validate(spec runtime.InstanceSpec) error {
-	if len(spec.Command) == 0 || !filepath.IsAbs(spec.Command[0]) {
+	if spec.Image == "" && (len(spec.Command) == 0 || !filepath.IsAbs(spec.Command[0])) {
 		return vortex.Errorf(vortex.Invalid,
-			"the process runtime runs programs of the node: command must begin with an absolute path, got %q; use runtime oci for image %q", spec.Command, spec.Image)
+			"the process runtime runs programs of the node: without an image command must begin with an absolute path, got %q", spec.Command)
 	}
 	if len(spec.Mounts) > 0 {
 		return vortex.Errorf(vortex.Invalid, "the process runtime has no volumes: use runtime oci or docker")
-	}
-	if err := unix.Access(spec.Command[0], unix.X_OK); err != nil {
-		return vortex.Errorf(vortex.Invalid, "command %s cannot be run: %w", spec.Command[0], err)
 	}
 	return nil
 }
@@ -209,27 +246,35 @@ func findUser(name string) (*shim.User, error) {
 	return &shim.User{UID: u.Uid, GID: u.Gid, Groups: u.Sgids}, nil
 }
 
-// freePort finds a port of the loopback that nobody listens on and no other instance was given.
+// freePort finds the lowest port from FirstPort on that nobody listens on and no other instance was given.
 func (h *host) freePort(id string) (uint16, error) {
+	first := uint16(firstPort)
+	if h.cfg.FirstPort != nil {
+		first = max(1, h.cfg.FirstPort())
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for range portTries {
-		l, err := net.Listen("tcp", loopback+":0") //nolint:noctx // it does not wait
-		if err != nil {
-			return 0, fmt.Errorf("find free port: %w", err)
-		}
-		addr, ok := l.Addr().(*net.TCPAddr)
-		_ = l.Close()
-		if !ok {
+	for number := int(first); number <= math.MaxUint16; number++ {
+		port := uint16(number)
+		if h.ports[port] != "" || !listenable(port) {
 			continue
 		}
-		port := uint16(addr.Port)
-		if h.ports[port] == "" {
-			h.ports[port] = id
-			return port, nil
-		}
+		h.ports[port] = id
+		return port, nil
 	}
-	return 0, vortex.Errorf(vortex.Exhausted, "no free port was found on the loopback")
+	return 0, vortex.Errorf(vortex.Exhausted, "no port from %d on is free on this node: lower cluster.starting_port", first)
+}
+
+// listenable reports whether a port is free on every address: a program that listens on all of them must be able to.
+func listenable(port uint16) bool {
+	for _, host := range []string{"", loopback} {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(int(port)))) //nolint:noctx,gosec // it does not wait; nothing is accepted
+		if err != nil {
+			return false
+		}
+		_ = l.Close()
+	}
+	return true
 }
 
 // mergeEnv joins environments; a later value of a name replaces an earlier one.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"vortex"
 	"vortex/internal/runtime"
 )
 
@@ -110,6 +111,30 @@ func testEnvironment(b *bench) {
 	spec.WorkingDir = "/tmp"
 	if _, got := b.run(t, spec); !cmp.Equal(got, []string{"/tmp"}) {
 		t.Errorf("working directory %q, want /tmp", got)
+	}
+}
+
+// testOwnAddress holds that an instance that asks for its address and port gets those of its status, or is refused.
+func testOwnAddress(b *bench) {
+	t := b.T
+	spec := b.spec(t, "own", "env")
+	spec.Port, spec.Env, spec.PortEnv = 8080, []string{"AT=8080"}, []string{"AT"}
+	status, env := b.run(t, spec)
+	if want := fmt.Sprintf("AT=%d", status.Port); !slices.Contains(env, want) {
+		t.Errorf("environment lacks %q: %q", want, env)
+	}
+	spec = b.spec(t, "address", "env")
+	spec.Port, spec.AddressEnv = 8080, []string{"SELF"}
+	if _, err := b.d.Start(t.Context(), spec); err != nil {
+		wantKind(t, "Start that cannot know the address", err, vortex.Invalid)
+		return
+	}
+	b.mu.Lock()
+	b.ids = append(b.ids, spec.ID)
+	b.mu.Unlock()
+	status = b.exited(t, spec.ID)
+	if env := b.stdout(t, spec.ID); status.Address == "" || !slices.Contains(env, "SELF="+status.Address) {
+		t.Errorf("address %q, environment %q", status.Address, env)
 	}
 }
 

@@ -93,6 +93,7 @@ func Run(t *testing.T, h Harness) {
 		{"StopGrace", []Feature{Processes}, testStopGrace},
 		{"StopKillsStubborn", []Feature{Processes}, testStopStubborn},
 		{"Environment", []Feature{Processes}, testEnvironment},
+		{"OwnAddress", []Feature{Processes}, testOwnAddress},
 		{"User", []Feature{Processes, Users}, testUser},
 		{"Hostname", []Feature{Processes, Hostnames}, testHostname},
 		{"LogsBothStreams", []Feature{Processes}, testLogsBothStreams},
