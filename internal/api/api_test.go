@@ -435,8 +435,10 @@ func TestStatusFollowsTheRecords(t *testing.T) {
 		return app.Status, app.Message
 	}
 	rollout := vortex.RolloutRecord{ClientID: "web", Release: 1, Active: 1, Generation: 1, State: vortex.RolloutStateProgressing, Desired: 2}
+	release := uint64(1)
 	container := func(id string, st vortex.ContainerStatus, h vortex.Health, reason string) {
-		apitest.Put(t, f.Store, vortex.Containers, &vortex.ContainerRecord{ID: id, ClientID: "web", Status: st, Health: h, Reason: reason}, id)
+		rec := vortex.ContainerRecord{ID: id, ClientID: "web", Status: st, Health: h, Reason: reason, Release: &release}
+		apitest.Put(t, f.Store, vortex.Containers, &rec, id)
 	}
 	expect := func(when, want, message string) {
 		t.Helper()
@@ -463,6 +465,16 @@ func TestStatusFollowsTheRecords(t *testing.T) {
 	rollout.State, rollout.Message = vortex.RolloutStateFailed, "gave up"
 	apitest.Put(t, f.Store, vortex.Rollouts, &rollout, "web")
 	expect("given up", client.StatusError, "gave up")
+	rollout.Release, rollout.Active, rollout.State, rollout.Message = 2, 2, vortex.RolloutStateProgressing, ""
+	apitest.Put(t, f.Store, vortex.Rollouts, &rollout, "web")
+	if _, text := status(); text != "" {
+		t.Errorf("a new release is blamed for the dead of the one before: %s", text)
+	}
+	release = 2
+	container("web-c", vortex.ContainerStatusProvisioning, vortex.HealthUnknown, "pulls the image")
+	if _, text := status(); text != "web-c: pulls the image" {
+		t.Errorf("the new release's instance: %q", text)
+	}
 }
 
 func TestMetricsSumOverEdges(t *testing.T) {

@@ -90,9 +90,9 @@ func (s *Server) admit(ctx context.Context, reg *registration) error {
 	switch {
 	case reg.image != "":
 		return s.checkImage(ctx, reg.image)
-	case what.Image != "":
-		if what.Runtime == vortex.RuntimeNameSim || what.Runtime == vortex.RuntimeNameProcess && len(what.Command) > 0 && strings.HasPrefix(what.Command[0], "/") {
-			return nil // nothing of the image is used
+	case what.Repo == "" && what.Path == "":
+		if what.Image == "" || usesNoImage(&what) {
+			return nil
 		}
 		return s.checkImage(ctx, what.Image)
 	case reg.dry:
@@ -106,6 +106,12 @@ func (s *Server) admit(ctx context.Context, reg *registration) error {
 	}
 	reg.image = image.Reference
 	return nil
+}
+
+// usesNoImage reports whether the runtime ignores the spec's image: the simulator, and a program of the node.
+func usesNoImage(what *vortex.AppSpec) bool {
+	return what.Runtime == vortex.RuntimeNameSim ||
+		what.Runtime == vortex.RuntimeNameProcess && len(what.Command) > 0 && strings.HasPrefix(what.Command[0], "/")
 }
 
 // checkImage refuses an image that is nowhere to be had.

@@ -242,10 +242,14 @@ func (f *facts) coming() (n int) {
 	return n
 }
 
-// trouble is the newest reason any instance gives for not being healthy.
+// trouble is the newest reason any instance of the release that is wanted gives for not being healthy. While the spec has
+// changed and no release was made of it, nobody has one.
 func (f *facts) trouble() string {
+	if f.rollout == nil || f.rollout.Generation < f.app.Generation {
+		return ""
+	}
 	for _, c := range slices.Backward(f.containers) {
-		if f.healthy(c) || c.Status == client.ContainerDraining {
+		if f.healthy(c) || c.Status == client.ContainerDraining || c.Release != f.rollout.Active {
 			continue
 		}
 		if text := cmp.Or(c.Reason, c.HealthDetail); text != "" {

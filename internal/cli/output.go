@@ -173,7 +173,7 @@ func age(d time.Duration) string {
 
 // since is how long ago a moment was; "-" when it never was.
 func since(t *time.Time) string {
-	if t == nil || t.IsZero() {
+	if t == nil || t.Unix() <= 0 { // images that are the same at each build are of 1970
 		return "-"
 	}
 	return age(time.Since(*t))

@@ -2,8 +2,10 @@ package etcd
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap/zapcore"
 )
@@ -39,14 +41,26 @@ func (b *bridge) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapc
 	return checked
 }
 
+// harmless are errors to etcd that are none to anybody else: an entry's words, and those of its error.
+var harmless = []struct{ message, cause string }{
+	{"failed to update storage version", "cannot detect storage schema version"}, // before the first write; it is tried again
+	{"setting up serving from embedded etcd failed", "closed"},                   // its listener or server was, for it stops
+}
+
 // Write implements zapcore.Core.
 func (b *bridge) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	enc := zapcore.NewMapObjectEncoder()
 	for _, f := range append(slices.Clip(b.fields), fields...) {
 		f.AddTo(enc)
 	}
-	b.log.LogAttrs(context.Background(), slogLevel(entry.Level), "Engine message",
-		slog.String("message", entry.Message), slog.Any("fields", enc.Fields))
+	level := slogLevel(entry.Level)
+	cause := fmt.Sprint(enc.Fields["error"])
+	for _, h := range harmless {
+		if strings.HasPrefix(entry.Message, h.message) && strings.Contains(cause, h.cause) {
+			level = slog.LevelDebug
+		}
+	}
+	b.log.LogAttrs(context.Background(), level, "Engine message", slog.String("message", entry.Message), slog.Any("fields", enc.Fields))
 	return nil
 }
 
