@@ -75,6 +75,11 @@ type registration struct {
 	dry   bool
 }
 
+// unbuilt reports whether nobody knows which image it would be: a dry run builds none.
+func (r *registration) unbuilt() bool {
+	return r.dry && r.image == "" && (r.app.Spec.Repo != "" || r.app.Spec.Path != "")
+}
+
 // admit refuses a spec that could never run here, before anything of it exists, and builds its image when it has to.
 func (s *Server) admit(ctx context.Context, reg *registration) error {
 	var err error
@@ -89,7 +94,11 @@ func (s *Server) admit(ctx context.Context, reg *registration) error {
 	what := reg.app.Spec
 	switch {
 	case reg.image != "":
-		return s.checkImage(ctx, reg.image)
+		if err := s.checkImage(ctx, reg.image); err != nil || s.Builder == nil {
+			return err
+		}
+		reg.image, err = s.Builder.Pin(ctx, reg.image)
+		return err
 	case what.Repo == "" && what.Path == "":
 		if what.Image == "" || usesNoImage(&what) {
 			return nil
@@ -104,8 +113,8 @@ func (s *Server) admit(ctx context.Context, reg *registration) error {
 	if err != nil {
 		return err
 	}
-	reg.image = image.Reference
-	return nil
+	reg.image, err = s.Builder.Pin(ctx, image.Reference)
+	return err
 }
 
 // usesNoImage reports whether the runtime ignores the spec's image: the simulator, and a program of the node.
@@ -189,7 +198,7 @@ func (s *Server) writeApp(ctx context.Context, reg registration) (client.Registe
 			if err != nil {
 				return err
 			}
-			if before.Value.Image != reg.image {
+			if before.Value.Image != reg.image && !reg.unbuilt() {
 				found = append(found, client.Change{Path: "image", Old: before.Value.Image, New: reg.image})
 			}
 			answer.Changes, answer.Generation = found, before.Value.Generation

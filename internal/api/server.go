@@ -72,6 +72,8 @@ type Images interface {
 type Builder interface {
 	// Build makes an image of a repository or a directory of this machine.
 	Build(ctx context.Context, req client.BuildRequest, progress func(client.Progress)) (client.Image, error)
+	// Pin gives a local image a further name that no later build moves, and returns it.
+	Pin(ctx context.Context, ref string) (string, error)
 	// BuildArchive makes an image of a directory that comes as a tar stream.
 	BuildArchive(ctx context.Context, directory io.Reader, req client.BuildRequest, progress func(client.Progress)) (client.Image, error)
 }

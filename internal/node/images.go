@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 
 	"vortex"
 	"vortex/client"
@@ -138,6 +139,22 @@ func (i images) Build(ctx context.Context, req client.BuildRequest, progress fun
 		img, err = i.store.BuildPath(ctx, req.Path, req.Name, lines)
 	}
 	return imageOf(img), err
+}
+
+// Pin implements api.Builder: the name's tag is the image's digest.
+func (i images) Pin(_ context.Context, ref string) (string, error) {
+	img, err := i.store.Inspect(ref)
+	if err != nil {
+		return "", err
+	}
+	const digits = 12
+	_, digest, _ := strings.Cut(img.Digest, ":")
+	repository := img.Name
+	if at := strings.LastIndexByte(repository, ':'); at > strings.LastIndexByte(repository, '/') {
+		repository = repository[:at]
+	}
+	pinned := repository + ":" + digest[:min(digits, len(digest))]
+	return pinned, i.store.Tag(ref, pinned)
 }
 
 // BuildArchive implements api.Builder.

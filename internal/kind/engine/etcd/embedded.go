@@ -63,9 +63,10 @@ func (c Embedded) Open(ctx context.Context) (*Engine, error) {
 
 // start runs the member with its private sockets in a directory.
 func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
-	member, err := embed.StartEtcd(c.config(sockets))
+	member, err := startMember(c.config(sockets))
 	if err != nil {
-		return nil, &vortex.Error{Kind: vortex.Unavailable, Msg: "the embedded store does not start in " + c.Dir, Err: err}
+		msg := "the embedded store does not start in " + c.Dir + "; is the disk full, or are its files damaged?"
+		return nil, &vortex.Error{Kind: vortex.Unavailable, Msg: msg, Err: err}
 	}
 	select {
 	case <-member.Server.ReadyNotify():
@@ -96,6 +97,16 @@ func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
 		return err
 	}
 	return e, nil
+}
+
+// startMember starts etcd. It panics where it cannot write or read its files, which is nothing a user should see.
+func startMember(cfg *embed.Config) (member *embed.Etcd, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			member, err = nil, fmt.Errorf("start embedded etcd: %v", r)
+		}
+	}()
+	return embed.StartEtcd(cfg)
 }
 
 // maxSocketPath is how long the path of a unix socket may be: sun_path less its final zero on macOS, the shortest.
