@@ -33,7 +33,9 @@ func (a *Agent) adopt(ctx, life context.Context) {
 	for name, driver := range a.cfg.Drivers {
 		all, err := driver.List(ctx)
 		if err != nil {
-			a.log.ErrorContext(ctx, "Driver does not answer; its instances are taken to be as they were", "driver", name, "err", err)
+			if ctx.Err() == nil { // else it is us who do not wait
+				a.log.ErrorContext(ctx, "Driver does not answer; its instances are taken to be as they were", "driver", name, "err", err)
+			}
 			silent[driver.Name()] = driver
 			continue
 		}

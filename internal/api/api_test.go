@@ -477,6 +477,25 @@ func TestStatusFollowsTheRecords(t *testing.T) {
 	}
 }
 
+func TestNodesCountWhatTakesRoom(t *testing.T) {
+	f := apitest.Start(t)
+	cpu := uint64(100)
+	apitest.Put(t, f.Store, vortex.Nodes, &vortex.NodeRecord{ID: "n9", Name: "n9", CPUMillis: 1000, MemoryBytes: 1 << 30, Drivers: []string{"sim"}}, "n9")
+	for id, status := range map[string]vortex.ContainerStatus{"web-a": vortex.ContainerStatusRunning, "web-b": vortex.ContainerStatusDead} {
+		apitest.Put(t, f.Store, vortex.Placements, &vortex.PlacementRecord{Instance: id, ClientID: "web", Node: "n9", Release: 1, CPUMillis: &cpu}, id)
+		apitest.Put(t, f.Store, vortex.Containers, &vortex.ContainerRecord{ID: id, ClientID: "web", Status: status}, id)
+	}
+	list, err := f.Client.Nodes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range list.Nodes {
+		if n.ID == "n9" && (n.Instances != 1 || n.CPUUsed != 100) {
+			t.Errorf("%d instances with %dm CPU, want the one that lives", n.Instances, n.CPUUsed)
+		}
+	}
+}
+
 func TestMetricsSumOverEdges(t *testing.T) {
 	f := apitest.Start(t)
 	mustRegister(t, f, apitest.App("web"))

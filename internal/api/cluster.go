@@ -42,11 +42,24 @@ func node(v kind.View, rec *vortex.NodeRecord) client.Node {
 		n.State, n.Reason, n.StateSince = string(live.Value.State), live.Value.Reason, timeOrNull(live.Value.Since)
 	}
 	for _, p := range kind.Find(v, vortex.Placements, "node", rec.ID) {
+		if over(v, p.ID) {
+			continue
+		}
 		n.CPUUsed += deref(p.Value.CPUMillis)
 		n.MemoryUsed += deref(p.Value.MemoryBytes)
 		n.Instances++
 	}
 	return n
+}
+
+// over reports whether an instance is kept for its logs only, and takes no room.
+func over(v kind.View, id string) bool {
+	c, ok := kind.Lookup(v, vortex.Containers, id)
+	if !ok || c.Value.Status != vortex.ContainerStatusDead {
+		return false
+	}
+	wanted, ok := kind.Lookup(v, vortex.Instances, id)
+	return !ok || wanted.Value.Wanted == vortex.WantedStateStopped
 }
 
 func (s *Server) getMetrics(r *http.Request) (client.ClusterMetrics, error) {
