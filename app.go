@@ -228,6 +228,30 @@ func (a *App) AutoRevert() bool {
 	return a.Rollout == nil || a.Rollout.AutoRevert == nil || *a.Rollout.AutoRevert
 }
 
+// Ineffective returns the paths of the fields that are set and have no effect in this version, in the order of the spec.
+func (a *App) Ineffective() []string {
+	s := a.Scaling
+	if s == nil {
+		return nil
+	}
+	var paths []string
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"maxP95LatencyMs", s.MaxP95LatencyMs != nil},
+		{"maxCPUPercent", s.MaxCPUPercent != nil},
+		{"maxMemoryPercent", s.MaxMemoryPercent != nil},
+		{"maxConnPerReplica", s.MaxConnPerReplica != nil},
+		{"windowSeconds", s.WindowSeconds != nil},
+	} {
+		if f.set {
+			paths = append(paths, "scaling."+f.name)
+		}
+	}
+	return paths
+}
+
 // Constraints returns the parsed constraints. Those that are not valid are left out: Validate refuses them.
 func (a *App) Constraints() []Constraint {
 	parsed := make([]Constraint, 0, len(a.Spec.Constraints))

@@ -247,3 +247,14 @@ func TestAProcessNeedsNoImage(t *testing.T) {
 		t.Error("a process without an image and with a relative command is valid")
 	}
 }
+
+func TestIneffectiveNamesWhatIsSetWithoutEffect(t *testing.T) {
+	percent := 70.0
+	app := vortex.App{Scaling: &vortex.Scaling{MaxCPUPercent: &percent, TargetRPSPerReplica: &percent}}
+	if diff := cmp.Diff([]string{"scaling.maxCPUPercent"}, app.Ineffective()); diff != "" {
+		t.Error(diff)
+	}
+	if got := (&vortex.App{}).Ineffective(); got != nil {
+		t.Errorf("an empty spec: %v; want nothing", got)
+	}
+}

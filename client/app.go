@@ -125,6 +125,7 @@ type RegisterResponse struct {
 	Changes    []Change `json:"changes,omitempty"` // of fields, when it existed
 	Generation uint64   `json:"generation"`        // the one to wait for
 	DryRun     bool     `json:"dry_run,omitempty"` // nothing was written
+	Warnings   []string `json:"warnings,omitempty"`
 }
 
 // Change is one field that differs between two specs. Old or New is empty when the field was added or removed.

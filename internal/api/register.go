@@ -215,6 +215,9 @@ func (s *Server) writeApp(ctx context.Context, reg registration) (client.Registe
 		return s.putApp(ctx, rec, before.ModRevision, event{"AppRegistered", fmt.Sprintf("App %s %s (%s)", name, answer.Status, reg.cause)})
 	})
 	answer.Message = registeredMessage(answer)
+	for _, path := range reg.app.Ineffective() {
+		answer.Warnings = append(answer.Warnings, path+" is kept with the spec and has no effect in this version: scaling acts on requests a second")
+	}
 	return answer, err
 }
 

@@ -173,6 +173,9 @@ func (a *cli) printChange(answer client.RegisterResponse) {
 		what = "would be " + what
 	}
 	a.say("app/%s %s", answer.AppName, what)
+	for _, warning := range answer.Warnings {
+		a.note("warning: %s", warning)
+	}
 	for _, ch := range answer.Changes {
 		switch {
 		case ch.Old == "":

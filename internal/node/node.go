@@ -50,6 +50,7 @@ type Node struct {
 	agent    *agent.Agent
 	edge     *edge.Edge
 	addrs    Addresses
+	api      net.Listener // nil without an API
 	token    string
 }
 
@@ -100,7 +101,7 @@ func bridgeOf(data string) string {
 func (n *Node) Run(ctx context.Context) error {
 	defer n.parts.stop()
 	for _, step := range []func(context.Context) error{
-		n.takeData, n.openStore, n.startKind, n.startControl, n.startAgent, n.startEdge, n.startAPI,
+		n.takeData, n.openStore, n.listenAPI, n.startKind, n.startControl, n.startAgent, n.startEdge, n.startAPI,
 	} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -188,7 +189,7 @@ func (n *Node) startKind(ctx context.Context) error {
 // startControl competes for the lead, under which the control plane's loops run.
 func (n *Node) startControl(context.Context) error {
 	c := &control{store: n.store, settings: n.cfg.Settings, beats: n.beats, events: n.events, log: n.log}
-	e := &election.Election{Store: n.store, ID: n.cfg.Name, Address: n.cfg.API, Log: n.component("election")}
+	e := &election.Election{Store: n.store, ID: n.cfg.Name, Address: n.addrs.API, Log: n.component("election")}
 	n.parts.start("control plane", func(ctx context.Context) error { return e.Run(ctx, c.lead) })
 	return nil
 }
@@ -257,8 +258,8 @@ func (n *Node) startEdge(ctx context.Context) error {
 	return nil
 }
 
-// startAPI serves the REST API.
-func (n *Node) startAPI(ctx context.Context) error {
+// listenAPI takes the API's address, which the leader's lock tells the others, before anything answers there.
+func (n *Node) listenAPI(ctx context.Context) error {
 	if n.cfg.API == "" {
 		return nil
 	}
@@ -266,13 +267,27 @@ func (n *Node) startAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.addrs.API = l.Addr().String()
+	n.api, n.addrs.API = l, l.Addr().String()
+	n.parts.closer("API listener", func() error {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	return nil
+}
+
+// startAPI serves the REST API.
+func (n *Node) startAPI(context.Context) error {
+	if n.api == nil {
+		return nil
+	}
 	n.registry.MustRegister(newCollector(n.store))
 	srv := &http.Server{Handler: n.handler().Handler(), ReadHeaderTimeout: headerLimit, ErrorLog: slog.NewLogLogger(n.component("api").Handler(), slog.LevelDebug)}
 	n.parts.start("API", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { shutdown(srv) })
 		defer stop()
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Serve(n.api); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
