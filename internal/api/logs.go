@@ -81,8 +81,19 @@ func (s *Server) logSources(q logQuery) ([]string, error) {
 	return ids, nil
 }
 
-// logs returns what the instances of an app wrote, ordered by time.
+// logs returns the last lines that the instances of an app wrote, ordered by time.
 func (s *Server) logs(ctx context.Context, q logQuery) ([]client.LogEntry, error) {
+	all, err := s.readLogs(ctx, q)
+	return lastOf(all, q.tail), err
+}
+
+// lastOf returns the last n entries.
+func lastOf(entries []client.LogEntry, n int) []client.LogEntry {
+	return entries[max(0, len(entries)-n):]
+}
+
+// readLogs returns the last lines of each instance of an app, ordered by time.
+func (s *Server) readLogs(ctx context.Context, q logQuery) ([]client.LogEntry, error) {
 	ids, err := s.logSources(q)
 	if err != nil {
 		return nil, err
@@ -104,9 +115,6 @@ func (s *Server) logs(ctx context.Context, q logQuery) ([]client.LogEntry, error
 		}
 	}
 	slices.SortStableFunc(all, func(a, b client.LogEntry) int { return a.Time.Compare(b.Time) })
-	if len(all) > q.tail {
-		all = all[len(all)-q.tail:]
-	}
 	return all, nil
 }
 
@@ -131,13 +139,18 @@ type logFollower struct {
 
 // followLogs calls send for what was written, and then for each new entry until ctx ends or send fails.
 func (s *Server) followLogs(ctx context.Context, q logQuery, send func(client.LogEntry) error) error {
-	backlog, err := s.logs(ctx, q)
+	f := &logFollower{s: s, query: q, lines: make(chan client.LogEntry, 256), tasks: map[string]struct{}{}, seen: map[string]time.Time{}}
+	if err := f.skipDead(); err != nil {
+		return err
+	}
+	backlog, err := s.readLogs(ctx, q)
 	if err != nil {
 		return err
 	}
-	f := &logFollower{s: s, query: q, lines: make(chan client.LogEntry, 256), tasks: map[string]struct{}{}, seen: map[string]time.Time{}}
-	for _, entry := range backlog {
+	for _, entry := range backlog { // those that are not sent, because others are newer, must not come later either
 		f.seen[entry.Instance] = entry.Time
+	}
+	for _, entry := range lastOf(backlog, q.tail) {
 		if err := send(entry); err != nil {
 			return err
 		}
@@ -158,6 +171,20 @@ func (s *Server) followLogs(ctx context.Context, q logQuery, send func(client.Lo
 			}
 		}
 	}
+}
+
+// skipDead counts the instances that are dead already as followed: the backlog has all of them that is wanted.
+func (f *logFollower) skipDead() error {
+	facts, err := f.s.facts(f.query.app)
+	if err != nil {
+		return err
+	}
+	for _, c := range facts.containers {
+		if c.Status == string(vortex.ContainerStatusDead) {
+			f.tasks[c.ID] = struct{}{}
+		}
+	}
+	return nil
 }
 
 // join starts to follow every instance that is not followed yet.

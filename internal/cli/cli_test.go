@@ -249,6 +249,9 @@ func TestLoginKeepsATokenAndContextsSwitch(t *testing.T) {
 	w := newWorld(t)
 	w.environ = []string{"HOME=" + w.dir}
 	ctx := t.Context()
+	if code, out, _ := w.run(ctx, "", "context", "ls", "-o", "json"); code != 0 || !strings.Contains(out, `"contexts": []`) {
+		t.Errorf("no contexts: %d %s", code, out)
+	}
 	if code, _, errOut := w.run(ctx, "wrong\n", "login", w.URL, "--name", "lab"); code != 4 || !strings.Contains(errOut, "not valid") {
 		t.Errorf("a wrong token was kept: %d %s", code, errOut)
 	}

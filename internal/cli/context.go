@@ -30,8 +30,9 @@ func (a *cli) contextListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			items := append([]client.Context{}, contexts.Contexts...) // none is [], not null
 			return show(a, list[client.Context]{
-				items: contexts.Contexts, object: map[string]any{"current": contexts.Current, "contexts": contexts.Contexts},
+				items: items, object: map[string]any{"current": contexts.Current, "contexts": items},
 				empty: "no contexts; commands talk to the server of this machine, `vortex login URL` adds another",
 				name:  func(c client.Context) string { return c.Name },
 				columns: []column[client.Context]{
@@ -88,6 +89,9 @@ func (a *cli) contextUseCommand() *cobra.Command {
 			})
 			if err != nil {
 				return err
+			}
+			if name == "-" {
+				return a.result(map[string]string{"current": ""}, name, "commands talk to the server of this machine")
 			}
 			return a.result(map[string]string{"current": name}, name, "context %s is current", name)
 		},

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,7 +67,7 @@ func millis(ms float64) string {
 	if ms == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.3g ms", ms)
+	return number(math.Round(ms*10)/10) + " ms"
 }
 
 func percent(p float64) string {
