@@ -18,6 +18,7 @@ import (
 type hastener struct {
 	procs string     // cgroup.procs of the cgroup that this process is in; "" is none
 	slot  sync.Mutex // held while the grace period is being asked for, and after close
+	ended sync.Once
 }
 
 // newHastener returns the hastener of a node.
@@ -59,5 +60,5 @@ func (h *hastener) hasten() {
 	}()
 }
 
-// close returns when nothing is being asked for and nothing will be.
-func (h *hastener) close() { h.slot.Lock() }
+// close returns when nothing is being asked for and nothing will be. It may be called more than once.
+func (h *hastener) close() { h.ended.Do(h.slot.Lock) }
