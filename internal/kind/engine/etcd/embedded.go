@@ -65,8 +65,7 @@ func (c Embedded) Open(ctx context.Context) (*Engine, error) {
 func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
 	member, err := startMember(c.config(sockets))
 	if err != nil {
-		msg := "the embedded store does not start in " + c.Dir + "; is the disk full, or are its files damaged?"
-		return nil, &vortex.Error{Kind: vortex.Unavailable, Msg: msg, Err: err}
+		return nil, c.unusable(err)
 	}
 	select {
 	case <-member.Server.ReadyNotify():
@@ -77,11 +76,11 @@ func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
 		member.Close()
 		return nil, context.Cause(ctx)
 	case <-time.After(readyTimeout):
-		member.Close()
-		return nil, vortex.Errorf(vortex.Unavailable, "the embedded store was not ready within %s", readyTimeout)
+		go member.Close() // it may wait for the very thing that did not happen; the process ends soon
+		return nil, c.unusable(fmt.Errorf("it was not ready within %s", readyTimeout))
 	}
 	client := v3client.New(member.Server)
-	e := &Engine{client: client}
+	e := &Engine{client: client, room: roomOn(c.Dir)}
 	e.index = func(ctx context.Context) (int64, error) {
 		if err := member.Server.LinearizableReadNotify(ctx); err != nil {
 			return 0, fmt.Errorf("wait for quorum: %w", err)
@@ -99,6 +98,13 @@ func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
 	return e, nil
 }
 
+// unusable is the error of a store that does not start.
+func (c Embedded) unusable(err error) error {
+	msg := "the embedded store does not start in " + c.Dir + "; is the disk full, or are its files damaged? " +
+		"Free space, or move that directory away and `vortex snapshot restore` into a new one"
+	return &vortex.Error{Kind: vortex.Unavailable, Msg: msg, Err: err}
+}
+
 // startMember starts etcd. It panics where it cannot write or read its files, which is nothing a user should see.
 func startMember(cfg *embed.Config) (member *embed.Etcd, err error) {
 	defer func() {
@@ -106,6 +112,9 @@ func startMember(cfg *embed.Config) (member *embed.Etcd, err error) {
 			member, err = nil, fmt.Errorf("start embedded etcd: %v", r)
 		}
 	}()
+	if err := checkFiles(cfg.Dir); err != nil {
+		return nil, err
+	}
 	return embed.StartEtcd(cfg)
 }
 

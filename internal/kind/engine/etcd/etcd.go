@@ -34,6 +34,7 @@ type Engine struct {
 	prefix string
 	index  func(context.Context) (int64, error)
 	close  func() error
+	room   func() error // an error while the disk is full; nil where it is another machine's
 	ours   progress
 }
 
@@ -92,6 +93,11 @@ func (e *Engine) kv(kv *mvccpb.KeyValue) engine.KV {
 
 // Commit implements engine.Engine.
 func (e *Engine) Commit(ctx context.Context, txn engine.Txn) (engine.Result, error) {
+	if e.room != nil {
+		if err := e.room(); err != nil {
+			return engine.Result{}, err
+		}
+	}
 	cmps := make([]clientv3.Cmp, len(txn.Compares))
 	for i, c := range txn.Compares {
 		cmps[i] = clientv3.Compare(clientv3.ModRevision(e.prefix+c.Key), "=", c.ModRevision)
