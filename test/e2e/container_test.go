@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -237,4 +238,30 @@ func TestWebSocketOutlivesADeploy(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// TestKilledInTheMiddleOfADeploy holds that Vortex goes on with the deploy when it is back: neither twice nor half.
+func TestKilledInTheMiddleOfADeploy(t *testing.T) {
+	v := startProbe(t)
+	six := "scaling: {minReplicas: 6}\n" + tcpCheck
+	apply(t, v, probeSpec("web", "blue", six))
+	run(t, v, "apply", "--no-wait", "-f", file(t, "spec.yaml", probeSpec("web", "green", six)))
+	eventually(t, "the deploy is under way", func() bool {
+		return slices.ContainsFunc(running(t, v, "web"), func(c client.Container) bool { return c.Release == 2 })
+	})
+	v.Kill()
+	if err := v.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	kind := kindClient(t, v)
+	eventually(t, "six of the new release serve, and nothing else runs", func() bool {
+		list := running(t, v, "web")
+		old := slices.ContainsFunc(mustInstances(t, v, "web"), func(c client.Container) bool {
+			return c.Release != 2 && c.Status != "Dead"
+		})
+		return len(list) == 6 && !old && len(backends(t, kind, "web")) == 6
+	})
+	if got := body(t, v, "web", "/"); got != "green" {
+		t.Errorf("it answers %q", got)
+	}
 }

@@ -101,7 +101,7 @@ func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
 // unusable is the error of a store that does not start.
 func (c Embedded) unusable(err error) error {
 	msg := "the embedded store does not start in " + c.Dir + "; is the disk full, or are its files damaged? " +
-		"Free space, or move that directory away and `vortex snapshot restore` into a new one"
+		"Free space, or put a good copy of that directory in its place; moved away, the server starts with nothing in it"
 	return &vortex.Error{Kind: vortex.Unavailable, Msg: msg, Err: err}
 }
 
