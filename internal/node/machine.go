@@ -45,15 +45,15 @@ func address() string {
 // lock takes the data directory for this process.
 func lock(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, vortex.Errorf(vortex.Precondition, "the data directory cannot be made: %w", err)
+		return nil, vortex.Errorf(vortex.Unavailable, "the data directory cannot be made: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, vortex.Errorf(vortex.Precondition, "the data directory cannot be written: %w", err)
+		return nil, vortex.Errorf(vortex.Unavailable, "the data directory cannot be written: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
-		return nil, vortex.Errorf(vortex.Precondition,
+		return nil, vortex.Errorf(vortex.Unavailable,
 			"another vortex uses %s; stop it, or choose another directory with --data", dir)
 	}
 	return f, nil

@@ -156,7 +156,7 @@ func (n *Node) component(name string) *slog.Logger { return n.log.With("componen
 func listen(ctx context.Context, what, flag, addr string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, vortex.Errorf(vortex.Precondition, "%s cannot listen on %s; is it taken? choose another with %s: %w", what, addr, flag, err)
+		return nil, vortex.Errorf(vortex.Unavailable, "%s cannot listen on %s; is it taken? choose another with %s: %w", what, addr, flag, err)
 	}
 	return l, nil
 }
