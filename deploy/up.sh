@@ -62,7 +62,7 @@ ${bold}$answer${plain}   ${dim}<- GET $edge/, Host: hello.localhost${plain}
   sample app         $edge/hello/
   API                $api
   API documentation  $api/docs
-  metrics            $api/metrics
+  metrics            $edge/metrics
   token              $VORTEX_DATA/token
   log                $log
 

@@ -46,7 +46,7 @@ func do(t *testing.T, method, url, token, contentType, body string) (int, string
 
 func TestTokens(t *testing.T) {
 	f := apitest.Start(t)
-	for _, path := range []string{"/api/v1/apps", "/api/v1/nodes", "/api/v1/events/stream", "/api/v1/none", "/api/v1/cluster"} {
+	for _, path := range []string{"/metrics", "/api/v1/apps", "/api/v1/nodes", "/api/v1/events/stream", "/api/v1/none", "/api/v1/cluster"} {
 		for _, token := range []string{"", "wrong", apitest.Token + "x"} {
 			if status, body := do(t, http.MethodGet, f.URL+path, token, "", ""); status != http.StatusUnauthorized || !strings.Contains(body, "UNAUTHENTICATED") {
 				t.Errorf("%s with token %q: %d %s", path, token, status, body)

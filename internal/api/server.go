@@ -6,7 +6,6 @@ import (
 	"io"
 	"iter"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -105,7 +104,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /openapi.json", s.openAPI(ops))
 	mux.HandleFunc("GET /docs", docs)
-	mux.Handle("GET /metrics", s.loopbackOrToken(orNotHere(s.Metrics, "this server collects no metrics")))
+	mux.Handle("GET /metrics", s.withToken(orNotHere(s.Metrics, "this server collects no metrics")))
 	mux.Handle(prefix+"/", s.withToken(private))
 	if s.Registry != nil {
 		mux.Handle("/v2/", s.Registry)
@@ -161,19 +160,6 @@ func (s *Server) withToken(next http.Handler) http.Handler {
 		default:
 			next.ServeHTTP(w, r)
 		}
-	})
-}
-
-// loopbackOrToken lets requests through that come from this machine or carry the token.
-func (s *Server) loopbackOrToken(next http.Handler) http.Handler {
-	guarded := s.withToken(next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.RemoteAddr)
-		if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsLoopback() {
-			next.ServeHTTP(w, r)
-			return
-		}
-		guarded.ServeHTTP(w, r)
 	})
 }
 
