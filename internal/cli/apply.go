@@ -221,8 +221,13 @@ func (a *cli) buildPath(ctx context.Context, c *client.Client, dir string, req c
 		return client.Image{}, errUsage("expected a directory or a static executable at %s, found nothing", abs)
 	}
 	if isLoopback(c.Server()) {
-		req.Path = abs
-		return c.BuildImage(ctx, req, a.showProgress)
+		local := req
+		local.Path = abs
+		image, err := c.BuildImage(ctx, local, a.showProgress)
+		if !vortex.IsKind(err, vortex.NotFound) {
+			return image, err
+		}
+		// A server in a container answers on the loopback and does not see this machine's files.
 	}
 	if !info.IsDir() {
 		return a.sendFile(ctx, c, abs, req)
