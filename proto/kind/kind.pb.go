@@ -75,6 +75,8 @@ type GetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	Consistency   Consistency            `protobuf:"varint,100,opt,name=consistency,proto3,enum=kind.Consistency" json:"consistency,omitempty"`
+	AtRevision    uint64                 `protobuf:"varint,101,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"` // read the past: the state at that revision
+	AtTime        uint64                 `protobuf:"varint,102,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`             // read the past: the state at that moment, Unix milliseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -121,6 +123,20 @@ func (x *GetRequest) GetConsistency() Consistency {
 		return x.Consistency
 	}
 	return Consistency_LINEARIZABLE
+}
+
+func (x *GetRequest) GetAtRevision() uint64 {
+	if x != nil {
+		return x.AtRevision
+	}
+	return 0
+}
+
+func (x *GetRequest) GetAtTime() uint64 {
+	if x != nil {
+		return x.AtTime
+	}
+	return 0
 }
 
 type Record struct {
@@ -465,6 +481,8 @@ type RangeScanRequest struct {
 	Hi            string                 `protobuf:"bytes,2,opt,name=hi,proto3" json:"hi,omitempty"`
 	Filters       []*ScanFilter          `protobuf:"bytes,3,rep,name=filters,proto3" json:"filters,omitempty"`
 	Consistency   Consistency            `protobuf:"varint,100,opt,name=consistency,proto3,enum=kind.Consistency" json:"consistency,omitempty"`
+	AtRevision    uint64                 `protobuf:"varint,101,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"` // read the past: the state at that revision
+	AtTime        uint64                 `protobuf:"varint,102,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`             // read the past: the state at that moment, Unix milliseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -527,11 +545,27 @@ func (x *RangeScanRequest) GetConsistency() Consistency {
 	return Consistency_LINEARIZABLE
 }
 
+func (x *RangeScanRequest) GetAtRevision() uint64 {
+	if x != nil {
+		return x.AtRevision
+	}
+	return 0
+}
+
+func (x *RangeScanRequest) GetAtTime() uint64 {
+	if x != nil {
+		return x.AtTime
+	}
+	return 0
+}
+
 type PrefixScanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	Filters       []*ScanFilter          `protobuf:"bytes,2,rep,name=filters,proto3" json:"filters,omitempty"`
 	Consistency   Consistency            `protobuf:"varint,100,opt,name=consistency,proto3,enum=kind.Consistency" json:"consistency,omitempty"`
+	AtRevision    uint64                 `protobuf:"varint,101,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"` // read the past: the state at that revision
+	AtTime        uint64                 `protobuf:"varint,102,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`             // read the past: the state at that moment, Unix milliseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -585,6 +619,20 @@ func (x *PrefixScanRequest) GetConsistency() Consistency {
 		return x.Consistency
 	}
 	return Consistency_LINEARIZABLE
+}
+
+func (x *PrefixScanRequest) GetAtRevision() uint64 {
+	if x != nil {
+		return x.AtRevision
+	}
+	return 0
+}
+
+func (x *PrefixScanRequest) GetAtTime() uint64 {
+	if x != nil {
+		return x.AtTime
+	}
+	return 0
 }
 
 type RangeScanResponse struct {
@@ -647,6 +695,8 @@ type QueryRequest struct {
 	Limit         *uint32                `protobuf:"varint,4,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	Offset        *uint32                `protobuf:"varint,5,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
 	Consistency   Consistency            `protobuf:"varint,100,opt,name=consistency,proto3,enum=kind.Consistency" json:"consistency,omitempty"`
+	AtRevision    uint64                 `protobuf:"varint,101,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"` // read the past: the state at that revision
+	AtTime        uint64                 `protobuf:"varint,102,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`             // read the past: the state at that moment, Unix milliseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -721,6 +771,20 @@ func (x *QueryRequest) GetConsistency() Consistency {
 		return x.Consistency
 	}
 	return Consistency_LINEARIZABLE
+}
+
+func (x *QueryRequest) GetAtRevision() uint64 {
+	if x != nil {
+		return x.AtRevision
+	}
+	return 0
+}
+
+func (x *QueryRequest) GetAtTime() uint64 {
+	if x != nil {
+		return x.AtTime
+	}
+	return 0
 }
 
 type QueryResponse struct {
@@ -900,6 +964,8 @@ type WatchRequest struct {
 	KeyPrefix     *string                `protobuf:"bytes,1,opt,name=key_prefix,json=keyPrefix,proto3,oneof" json:"key_prefix,omitempty"`
 	Filter        *ScanFilter            `protobuf:"bytes,100,opt,name=filter,proto3" json:"filter,omitempty"`                                     // only records that match, or matched before the change
 	StartRevision uint64                 `protobuf:"varint,101,opt,name=start_revision,json=startRevision,proto3" json:"start_revision,omitempty"` // replay every change from here on; 0 starts now
+	Progress      bool                   `protobuf:"varint,102,opt,name=progress,proto3" json:"progress,omitempty"`                                // also send markers: events without a key, of type PROGRESS
+	Previous      bool                   `protobuf:"varint,103,opt,name=previous,proto3" json:"previous,omitempty"`                                // also send what stood there before, where it is known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -955,12 +1021,28 @@ func (x *WatchRequest) GetStartRevision() uint64 {
 	return 0
 }
 
+func (x *WatchRequest) GetProgress() bool {
+	if x != nil {
+		return x.Progress
+	}
+	return false
+}
+
+func (x *WatchRequest) GetPrevious() bool {
+	if x != nil {
+		return x.Previous
+	}
+	return false
+}
+
 type WatchEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	NewValue      []byte                 `protobuf:"bytes,2,opt,name=new_value,json=newValue,proto3,oneof" json:"new_value,omitempty"`
-	OperationType string                 `protobuf:"bytes,3,opt,name=operation_type,json=operationType,proto3" json:"operation_type,omitempty"` // PUT or DELETE
+	OperationType string                 `protobuf:"bytes,3,opt,name=operation_type,json=operationType,proto3" json:"operation_type,omitempty"` // PUT, DELETE or, where it was asked for, PROGRESS: everything up to revision was sent
 	Revision      uint64                 `protobuf:"varint,100,opt,name=revision,proto3" json:"revision,omitempty"`
+	OldValue      []byte                 `protobuf:"bytes,101,opt,name=old_value,json=oldValue,proto3,oneof" json:"old_value,omitempty"`
+	ExpiresAt     *uint64                `protobuf:"varint,102,opt,name=expires_at,json=expiresAt,proto3,oneof" json:"expires_at,omitempty"` // of the new value, Unix milliseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1023,9 +1105,25 @@ func (x *WatchEvent) GetRevision() uint64 {
 	return 0
 }
 
+func (x *WatchEvent) GetOldValue() []byte {
+	if x != nil {
+		return x.OldValue
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetExpiresAt() uint64 {
+	if x != nil && x.ExpiresAt != nil {
+		return *x.ExpiresAt
+	}
+	return 0
+}
+
 type SyncRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	LastKnownTxId uint64                 `protobuf:"varint,1,opt,name=last_known_tx_id,json=lastKnownTxId,proto3" json:"last_known_tx_id,omitempty"` // a revision; 0 asks for a snapshot first
+	KeyPrefix     string                 `protobuf:"bytes,100,opt,name=key_prefix,json=keyPrefix,proto3" json:"key_prefix,omitempty"`                // only the keys that start with it
+	Progress      bool                   `protobuf:"varint,101,opt,name=progress,proto3" json:"progress,omitempty"`                                  // also send progress markers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1067,12 +1165,27 @@ func (x *SyncRequest) GetLastKnownTxId() uint64 {
 	return 0
 }
 
+func (x *SyncRequest) GetKeyPrefix() string {
+	if x != nil {
+		return x.KeyPrefix
+	}
+	return ""
+}
+
+func (x *SyncRequest) GetProgress() bool {
+	if x != nil {
+		return x.Progress
+	}
+	return false
+}
+
 type SyncPayload struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Payload:
 	//
 	//	*SyncPayload_Snapshot
 	//	*SyncPayload_WalRecord
+	//	*SyncPayload_Progress
 	Payload       isSyncPayload_Payload `protobuf_oneof:"payload"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1133,6 +1246,15 @@ func (x *SyncPayload) GetWalRecord() *WalRecord {
 	return nil
 }
 
+func (x *SyncPayload) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Payload.(*SyncPayload_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
 type isSyncPayload_Payload interface {
 	isSyncPayload_Payload()
 }
@@ -1145,9 +1267,60 @@ type SyncPayload_WalRecord struct {
 	WalRecord *WalRecord `protobuf:"bytes,2,opt,name=wal_record,json=walRecord,proto3,oneof"`
 }
 
+type SyncPayload_Progress struct {
+	Progress *Progress `protobuf:"bytes,100,opt,name=progress,proto3,oneof"`
+}
+
 func (*SyncPayload_Snapshot) isSyncPayload_Payload() {}
 
 func (*SyncPayload_WalRecord) isSyncPayload_Payload() {}
+
+func (*SyncPayload_Progress) isSyncPayload_Payload() {}
+
+// Progress says that every change up to a revision was sent.
+type Progress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,100,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_kind_kind_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Progress) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
 
 type SnapshotChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1159,7 +1332,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_kind_kind_proto_msgTypes[18]
+	mi := &file_kind_kind_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1344,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[18]
+	mi := &file_kind_kind_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1357,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{18}
+	return file_kind_kind_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotChunk) GetRecords() []*Record {
@@ -1211,7 +1384,7 @@ type WalRecord struct {
 
 func (x *WalRecord) Reset() {
 	*x = WalRecord{}
-	mi := &file_kind_kind_proto_msgTypes[19]
+	mi := &file_kind_kind_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1396,7 @@ func (x *WalRecord) String() string {
 func (*WalRecord) ProtoMessage() {}
 
 func (x *WalRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[19]
+	mi := &file_kind_kind_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1409,7 @@ func (x *WalRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WalRecord.ProtoReflect.Descriptor instead.
 func (*WalRecord) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{19}
+	return file_kind_kind_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WalRecord) GetTxId() uint64 {
@@ -1263,7 +1436,7 @@ type TxnRequest struct {
 
 func (x *TxnRequest) Reset() {
 	*x = TxnRequest{}
-	mi := &file_kind_kind_proto_msgTypes[20]
+	mi := &file_kind_kind_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1448,7 @@ func (x *TxnRequest) String() string {
 func (*TxnRequest) ProtoMessage() {}
 
 func (x *TxnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[20]
+	mi := &file_kind_kind_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1461,7 @@ func (x *TxnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TxnRequest.ProtoReflect.Descriptor instead.
 func (*TxnRequest) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{20}
+	return file_kind_kind_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TxnRequest) GetCompares() []*Compare {
@@ -1320,7 +1493,7 @@ type Compare struct {
 
 func (x *Compare) Reset() {
 	*x = Compare{}
-	mi := &file_kind_kind_proto_msgTypes[21]
+	mi := &file_kind_kind_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1505,7 @@ func (x *Compare) String() string {
 func (*Compare) ProtoMessage() {}
 
 func (x *Compare) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[21]
+	mi := &file_kind_kind_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1518,7 @@ func (x *Compare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compare.ProtoReflect.Descriptor instead.
 func (*Compare) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{21}
+	return file_kind_kind_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Compare) GetKey() string {
@@ -1409,7 +1582,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_kind_kind_proto_msgTypes[22]
+	mi := &file_kind_kind_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1594,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[22]
+	mi := &file_kind_kind_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1607,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{22}
+	return file_kind_kind_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Operation) GetOperation() isOperation_Operation {
@@ -1488,7 +1661,7 @@ type TxnResponse struct {
 
 func (x *TxnResponse) Reset() {
 	*x = TxnResponse{}
-	mi := &file_kind_kind_proto_msgTypes[23]
+	mi := &file_kind_kind_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1673,7 @@ func (x *TxnResponse) String() string {
 func (*TxnResponse) ProtoMessage() {}
 
 func (x *TxnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[23]
+	mi := &file_kind_kind_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1686,7 @@ func (x *TxnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TxnResponse.ProtoReflect.Descriptor instead.
 func (*TxnResponse) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{23}
+	return file_kind_kind_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TxnResponse) GetSuccess() bool {
@@ -1535,13 +1708,14 @@ type SchemaRequest struct {
 	Name          string                 `protobuf:"bytes,100,opt,name=name,proto3" json:"name,omitempty"`                             // with text: where it is kept
 	Text          []byte                 `protobuf:"bytes,101,opt,name=text,proto3" json:"text,omitempty"`                             // KSL to load; empty only lists
 	CheckOnly     bool                   `protobuf:"varint,102,opt,name=check_only,json=checkOnly,proto3" json:"check_only,omitempty"` // parse and check, change nothing
+	Force         bool                   `protobuf:"varint,103,opt,name=force,proto3" json:"force,omitempty"`                          // accept what removes or retypes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SchemaRequest) Reset() {
 	*x = SchemaRequest{}
-	mi := &file_kind_kind_proto_msgTypes[24]
+	mi := &file_kind_kind_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1727,7 @@ func (x *SchemaRequest) String() string {
 func (*SchemaRequest) ProtoMessage() {}
 
 func (x *SchemaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[24]
+	mi := &file_kind_kind_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1740,7 @@ func (x *SchemaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaRequest.ProtoReflect.Descriptor instead.
 func (*SchemaRequest) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{24}
+	return file_kind_kind_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SchemaRequest) GetName() string {
@@ -1590,16 +1764,25 @@ func (x *SchemaRequest) GetCheckOnly() bool {
 	return false
 }
 
+func (x *SchemaRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type SchemaResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Types         []*SchemaType          `protobuf:"bytes,100,rep,name=types,proto3" json:"types,omitempty"`
+	Texts         []*SchemaText          `protobuf:"bytes,101,rep,name=texts,proto3" json:"texts,omitempty"`             // what was loaded at run time, and the built-in one
+	Differences   []*SchemaDifference    `protobuf:"bytes,102,rep,name=differences,proto3" json:"differences,omitempty"` // what the text changes, when there was one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SchemaResponse) Reset() {
 	*x = SchemaResponse{}
-	mi := &file_kind_kind_proto_msgTypes[25]
+	mi := &file_kind_kind_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1794,7 @@ func (x *SchemaResponse) String() string {
 func (*SchemaResponse) ProtoMessage() {}
 
 func (x *SchemaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[25]
+	mi := &file_kind_kind_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1807,7 @@ func (x *SchemaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaResponse.ProtoReflect.Descriptor instead.
 func (*SchemaResponse) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{25}
+	return file_kind_kind_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SchemaResponse) GetTypes() []*SchemaType {
@@ -1634,19 +1817,157 @@ func (x *SchemaResponse) GetTypes() []*SchemaType {
 	return nil
 }
 
+func (x *SchemaResponse) GetTexts() []*SchemaText {
+	if x != nil {
+		return x.Texts
+	}
+	return nil
+}
+
+func (x *SchemaResponse) GetDifferences() []*SchemaDifference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+// SchemaText is a KSL text in force.
+type SchemaText struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,100,opt,name=name,proto3" json:"name,omitempty"`
+	Text          []byte                 `protobuf:"bytes,101,opt,name=text,proto3" json:"text,omitempty"`
+	Revision      uint64                 `protobuf:"varint,102,opt,name=revision,proto3" json:"revision,omitempty"` // 0: built in
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SchemaText) Reset() {
+	*x = SchemaText{}
+	mi := &file_kind_kind_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SchemaText) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SchemaText) ProtoMessage() {}
+
+func (x *SchemaText) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SchemaText.ProtoReflect.Descriptor instead.
+func (*SchemaText) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SchemaText) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SchemaText) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *SchemaText) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// SchemaDifference is one thing that a schema changes.
+type SchemaDifference struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,100,opt,name=path,proto3" json:"path,omitempty"`          // Type or Type.field
+	What          string                 `protobuf:"bytes,101,opt,name=what,proto3" json:"what,omitempty"`          // for people
+	Breaking      bool                   `protobuf:"varint,102,opt,name=breaking,proto3" json:"breaking,omitempty"` // accepted only when forced
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SchemaDifference) Reset() {
+	*x = SchemaDifference{}
+	mi := &file_kind_kind_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SchemaDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SchemaDifference) ProtoMessage() {}
+
+func (x *SchemaDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SchemaDifference.ProtoReflect.Descriptor instead.
+func (*SchemaDifference) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SchemaDifference) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SchemaDifference) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *SchemaDifference) GetBreaking() bool {
+	if x != nil {
+		return x.Breaking
+	}
+	return false
+}
+
 type SchemaType struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,100,opt,name=name,proto3" json:"name,omitempty"`
 	Prefix        string                 `protobuf:"bytes,101,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	Fields        []string               `protobuf:"bytes,102,rep,name=fields,proto3" json:"fields,omitempty"`
 	Indexed       []string               `protobuf:"bytes,103,rep,name=indexed,proto3" json:"indexed,omitempty"`
+	Building      []string               `protobuf:"bytes,104,rep,name=building,proto3" json:"building,omitempty"`     // indexes that are still being built
+	Definition    string                 `protobuf:"bytes,105,opt,name=definition,proto3" json:"definition,omitempty"` // as KSL
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SchemaType) Reset() {
 	*x = SchemaType{}
-	mi := &file_kind_kind_proto_msgTypes[26]
+	mi := &file_kind_kind_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1979,7 @@ func (x *SchemaType) String() string {
 func (*SchemaType) ProtoMessage() {}
 
 func (x *SchemaType) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[26]
+	mi := &file_kind_kind_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1992,7 @@ func (x *SchemaType) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaType.ProtoReflect.Descriptor instead.
 func (*SchemaType) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{26}
+	return file_kind_kind_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SchemaType) GetName() string {
@@ -1702,6 +2023,20 @@ func (x *SchemaType) GetIndexed() []string {
 	return nil
 }
 
+func (x *SchemaType) GetBuilding() []string {
+	if x != nil {
+		return x.Building
+	}
+	return nil
+}
+
+func (x *SchemaType) GetDefinition() string {
+	if x != nil {
+		return x.Definition
+	}
+	return ""
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1710,7 +2045,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_kind_kind_proto_msgTypes[27]
+	mi := &file_kind_kind_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +2057,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[27]
+	mi := &file_kind_kind_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,22 +2070,27 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{27}
+	return file_kind_kind_proto_rawDescGZIP(), []int{30}
 }
 
 type StatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,100,opt,name=revision,proto3" json:"revision,omitempty"`
-	Records       uint64                 `protobuf:"varint,101,opt,name=records,proto3" json:"records,omitempty"`
-	Stale         bool                   `protobuf:"varint,102,opt,name=stale,proto3" json:"stale,omitempty"` // the engine is away; reads come from memory, writes fail
-	Version       string                 `protobuf:"bytes,103,opt,name=version,proto3" json:"version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Revision       uint64                 `protobuf:"varint,100,opt,name=revision,proto3" json:"revision,omitempty"`
+	Records        uint64                 `protobuf:"varint,101,opt,name=records,proto3" json:"records,omitempty"`
+	Stale          bool                   `protobuf:"varint,102,opt,name=stale,proto3" json:"stale,omitempty"` // the engine is away; reads come from memory, writes fail
+	Version        string                 `protobuf:"bytes,103,opt,name=version,proto3" json:"version,omitempty"`
+	Engine         string                 `protobuf:"bytes,104,opt,name=engine,proto3" json:"engine,omitempty"`                                        // etcd, external etcd or postgres
+	OldestRevision uint64                 `protobuf:"varint,105,opt,name=oldest_revision,json=oldestRevision,proto3" json:"oldest_revision,omitempty"` // the oldest that can still be read
+	Watchers       uint64                 `protobuf:"varint,106,opt,name=watchers,proto3" json:"watchers,omitempty"`
+	MemoryBytes    uint64                 `protobuf:"varint,107,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // of the records in memory, estimated
+	OldestTime     uint64                 `protobuf:"varint,108,opt,name=oldest_time,json=oldestTime,proto3" json:"oldest_time,omitempty"`    // when oldest_revision was made, Unix milliseconds
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_kind_kind_proto_msgTypes[28]
+	mi := &file_kind_kind_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +2102,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[28]
+	mi := &file_kind_kind_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +2115,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{28}
+	return file_kind_kind_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -1806,15 +2146,495 @@ func (x *StatusResponse) GetVersion() string {
 	return ""
 }
 
+func (x *StatusResponse) GetEngine() string {
+	if x != nil {
+		return x.Engine
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetOldestRevision() uint64 {
+	if x != nil {
+		return x.OldestRevision
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetWatchers() uint64 {
+	if x != nil {
+		return x.Watchers
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetOldestTime() uint64 {
+	if x != nil {
+		return x.OldestTime
+	}
+	return 0
+}
+
+type HistoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyPrefix     string                 `protobuf:"bytes,100,opt,name=key_prefix,json=keyPrefix,proto3" json:"key_prefix,omitempty"`
+	FromRevision  uint64                 `protobuf:"varint,101,opt,name=from_revision,json=fromRevision,proto3" json:"from_revision,omitempty"`
+	ToRevision    uint64                 `protobuf:"varint,102,opt,name=to_revision,json=toRevision,proto3" json:"to_revision,omitempty"` // 0: the newest
+	FromTime      uint64                 `protobuf:"varint,103,opt,name=from_time,json=fromTime,proto3" json:"from_time,omitempty"`       // instead of from_revision: Unix milliseconds
+	ToTime        uint64                 `protobuf:"varint,104,opt,name=to_time,json=toTime,proto3" json:"to_time,omitempty"`             // instead of to_revision
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_kind_kind_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *HistoryRequest) GetKeyPrefix() string {
+	if x != nil {
+		return x.KeyPrefix
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetFromRevision() uint64 {
+	if x != nil {
+		return x.FromRevision
+	}
+	return 0
+}
+
+func (x *HistoryRequest) GetToRevision() uint64 {
+	if x != nil {
+		return x.ToRevision
+	}
+	return 0
+}
+
+func (x *HistoryRequest) GetFromTime() uint64 {
+	if x != nil {
+		return x.FromTime
+	}
+	return 0
+}
+
+func (x *HistoryRequest) GetToTime() uint64 {
+	if x != nil {
+		return x.ToTime
+	}
+	return 0
+}
+
+// Transaction is what happened at one revision.
+type Transaction struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,100,opt,name=revision,proto3" json:"revision,omitempty"`
+	Time          uint64                 `protobuf:"varint,101,opt,name=time,proto3" json:"time,omitempty"` // Unix milliseconds; exact to a tenth of a second
+	Changes       []*Change              `protobuf:"bytes,102,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Transaction) Reset() {
+	*x = Transaction{}
+	mi := &file_kind_kind_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Transaction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Transaction) ProtoMessage() {}
+
+func (x *Transaction) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
+func (*Transaction) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Transaction) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Transaction) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *Transaction) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// Change is one key's change; an absent record means that the key did not exist.
+type Change struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,100,opt,name=key,proto3" json:"key,omitempty"`
+	Before        *Record                `protobuf:"bytes,101,opt,name=before,proto3" json:"before,omitempty"`
+	After         *Record                `protobuf:"bytes,102,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_kind_kind_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Change) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Change) GetBefore() *Record {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *Change) GetAfter() *Record {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+type DiffRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyPrefix     string                 `protobuf:"bytes,100,opt,name=key_prefix,json=keyPrefix,proto3" json:"key_prefix,omitempty"`
+	FromRevision  uint64                 `protobuf:"varint,101,opt,name=from_revision,json=fromRevision,proto3" json:"from_revision,omitempty"` // the state before
+	ToRevision    uint64                 `protobuf:"varint,102,opt,name=to_revision,json=toRevision,proto3" json:"to_revision,omitempty"`       // the state after; 0: the newest
+	FromTime      uint64                 `protobuf:"varint,103,opt,name=from_time,json=fromTime,proto3" json:"from_time,omitempty"`             // instead of from_revision: Unix milliseconds
+	ToTime        uint64                 `protobuf:"varint,104,opt,name=to_time,json=toTime,proto3" json:"to_time,omitempty"`                   // instead of to_revision
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffRequest) Reset() {
+	*x = DiffRequest{}
+	mi := &file_kind_kind_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffRequest) ProtoMessage() {}
+
+func (x *DiffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
+func (*DiffRequest) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *DiffRequest) GetKeyPrefix() string {
+	if x != nil {
+		return x.KeyPrefix
+	}
+	return ""
+}
+
+func (x *DiffRequest) GetFromRevision() uint64 {
+	if x != nil {
+		return x.FromRevision
+	}
+	return 0
+}
+
+func (x *DiffRequest) GetToRevision() uint64 {
+	if x != nil {
+		return x.ToRevision
+	}
+	return 0
+}
+
+func (x *DiffRequest) GetFromTime() uint64 {
+	if x != nil {
+		return x.FromTime
+	}
+	return 0
+}
+
+func (x *DiffRequest) GetToTime() uint64 {
+	if x != nil {
+		return x.ToTime
+	}
+	return 0
+}
+
+type CompactRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,100,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompactRequest) Reset() {
+	*x = CompactRequest{}
+	mi := &file_kind_kind_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompactRequest) ProtoMessage() {}
+
+func (x *CompactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompactRequest.ProtoReflect.Descriptor instead.
+func (*CompactRequest) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CompactRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type CompactResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	OldestRevision uint64                 `protobuf:"varint,100,opt,name=oldest_revision,json=oldestRevision,proto3" json:"oldest_revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *CompactResponse) Reset() {
+	*x = CompactResponse{}
+	mi := &file_kind_kind_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompactResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompactResponse) ProtoMessage() {}
+
+func (x *CompactResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompactResponse.ProtoReflect.Descriptor instead.
+func (*CompactResponse) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CompactResponse) GetOldestRevision() uint64 {
+	if x != nil {
+		return x.OldestRevision
+	}
+	return 0
+}
+
+type SnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRequest) Reset() {
+	*x = SnapshotRequest{}
+	mi := &file_kind_kind_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRequest) ProtoMessage() {}
+
+func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{38}
+}
+
+type SnapshotPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,100,opt,name=data,proto3" json:"data,omitempty"` // the next bytes of the file
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotPart) Reset() {
+	*x = SnapshotPart{}
+	mi := &file_kind_kind_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotPart) ProtoMessage() {}
+
+func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotPart.ProtoReflect.Descriptor instead.
+func (*SnapshotPart) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *SnapshotPart) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_kind_kind_proto protoreflect.FileDescriptor
 
 const file_kind_kind_proto_rawDesc = "" +
 	"\n" +
-	"\x0fkind/kind.proto\x12\x04kind\"S\n" +
+	"\x0fkind/kind.proto\x12\x04kind\"\x8d\x01\n" +
 	"\n" +
 	"GetRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x123\n" +
-	"\vconsistency\x18d \x01(\x0e2\x11.kind.ConsistencyR\vconsistency\"\xaf\x01\n" +
+	"\vconsistency\x18d \x01(\x0e2\x11.kind.ConsistencyR\vconsistency\x12\x1f\n" +
+	"\vat_revision\x18e \x01(\x04R\n" +
+	"atRevision\x12\x17\n" +
+	"\aat_time\x18f \x01(\x04R\x06atTime\"\xaf\x01\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\"\n" +
@@ -1840,19 +2660,25 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\n" +
 	"ScanFilter\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x93\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xcd\x01\n" +
 	"\x10RangeScanRequest\x12\x0e\n" +
 	"\x02lo\x18\x01 \x01(\tR\x02lo\x12\x0e\n" +
 	"\x02hi\x18\x02 \x01(\tR\x02hi\x12*\n" +
 	"\afilters\x18\x03 \x03(\v2\x10.kind.ScanFilterR\afilters\x123\n" +
-	"\vconsistency\x18d \x01(\x0e2\x11.kind.ConsistencyR\vconsistency\"\x8c\x01\n" +
+	"\vconsistency\x18d \x01(\x0e2\x11.kind.ConsistencyR\vconsistency\x12\x1f\n" +
+	"\vat_revision\x18e \x01(\x04R\n" +
+	"atRevision\x12\x17\n" +
+	"\aat_time\x18f \x01(\x04R\x06atTime\"\xc6\x01\n" +
 	"\x11PrefixScanRequest\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12*\n" +
 	"\afilters\x18\x02 \x03(\v2\x10.kind.ScanFilterR\afilters\x123\n" +
-	"\vconsistency\x18d \x01(\x0e2\x11.kind.ConsistencyR\vconsistency\"W\n" +
+	"\vconsistency\x18d \x01(\x0e2\x11.kind.ConsistencyR\vconsistency\x12\x1f\n" +
+	"\vat_revision\x18e \x01(\x04R\n" +
+	"atRevision\x12\x17\n" +
+	"\aat_time\x18f \x01(\x04R\x06atTime\"W\n" +
 	"\x11RangeScanResponse\x12&\n" +
 	"\arecords\x18\x01 \x03(\v2\f.kind.RecordR\arecords\x12\x1a\n" +
-	"\brevision\x18d \x01(\x04R\brevision\"\xdd\x01\n" +
+	"\brevision\x18d \x01(\x04R\brevision\"\x97\x02\n" +
 	"\fQueryRequest\x12\x1f\n" +
 	"\vschema_type\x18\x01 \x01(\tR\n" +
 	"schemaType\x12\x14\n" +
@@ -1860,7 +2686,10 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\x05value\x18\x03 \x01(\tR\x05value\x12\x19\n" +
 	"\x05limit\x18\x04 \x01(\rH\x00R\x05limit\x88\x01\x01\x12\x1b\n" +
 	"\x06offset\x18\x05 \x01(\rH\x01R\x06offset\x88\x01\x01\x123\n" +
-	"\vconsistency\x18d \x01(\x0e2\x11.kind.ConsistencyR\vconsistencyB\b\n" +
+	"\vconsistency\x18d \x01(\x0e2\x11.kind.ConsistencyR\vconsistency\x12\x1f\n" +
+	"\vat_revision\x18e \x01(\x04R\n" +
+	"atRevision\x12\x17\n" +
+	"\aat_time\x18f \x01(\x04R\x06atTimeB\b\n" +
 	"\x06_limitB\t\n" +
 	"\a_offset\"S\n" +
 	"\rQueryResponse\x12&\n" +
@@ -1875,28 +2704,42 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\a_ttl_ms\"C\n" +
 	"\vCasResponse\x12\x18\n" +
 	"\asuccess\x18\x01 \x01(\bR\asuccess\x12\x1a\n" +
-	"\brevision\x18d \x01(\x04R\brevision\"\x92\x01\n" +
+	"\brevision\x18d \x01(\x04R\brevision\"\xca\x01\n" +
 	"\fWatchRequest\x12\"\n" +
 	"\n" +
 	"key_prefix\x18\x01 \x01(\tH\x00R\tkeyPrefix\x88\x01\x01\x12(\n" +
 	"\x06filter\x18d \x01(\v2\x10.kind.ScanFilterR\x06filter\x12%\n" +
-	"\x0estart_revision\x18e \x01(\x04R\rstartRevisionB\r\n" +
-	"\v_key_prefix\"\x91\x01\n" +
+	"\x0estart_revision\x18e \x01(\x04R\rstartRevision\x12\x1a\n" +
+	"\bprogress\x18f \x01(\bR\bprogress\x12\x1a\n" +
+	"\bprevious\x18g \x01(\bR\bpreviousB\r\n" +
+	"\v_key_prefix\"\xf4\x01\n" +
 	"\n" +
 	"WatchEvent\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12 \n" +
 	"\tnew_value\x18\x02 \x01(\fH\x00R\bnewValue\x88\x01\x01\x12%\n" +
 	"\x0eoperation_type\x18\x03 \x01(\tR\roperationType\x12\x1a\n" +
-	"\brevision\x18d \x01(\x04R\brevisionB\f\n" +
+	"\brevision\x18d \x01(\x04R\brevision\x12 \n" +
+	"\told_value\x18e \x01(\fH\x01R\boldValue\x88\x01\x01\x12\"\n" +
 	"\n" +
-	"_new_value\"6\n" +
+	"expires_at\x18f \x01(\x04H\x02R\texpiresAt\x88\x01\x01B\f\n" +
+	"\n" +
+	"_new_valueB\f\n" +
+	"\n" +
+	"_old_valueB\r\n" +
+	"\v_expires_at\"q\n" +
 	"\vSyncRequest\x12'\n" +
-	"\x10last_known_tx_id\x18\x01 \x01(\x04R\rlastKnownTxId\"}\n" +
+	"\x10last_known_tx_id\x18\x01 \x01(\x04R\rlastKnownTxId\x12\x1d\n" +
+	"\n" +
+	"key_prefix\x18d \x01(\tR\tkeyPrefix\x12\x1a\n" +
+	"\bprogress\x18e \x01(\bR\bprogress\"\xab\x01\n" +
 	"\vSyncPayload\x121\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x13.kind.SnapshotChunkH\x00R\bsnapshot\x120\n" +
 	"\n" +
-	"wal_record\x18\x02 \x01(\v2\x0f.kind.WalRecordH\x00R\twalRecordB\t\n" +
-	"\apayload\"S\n" +
+	"wal_record\x18\x02 \x01(\v2\x0f.kind.WalRecordH\x00R\twalRecord\x12,\n" +
+	"\bprogress\x18d \x01(\v2\x0e.kind.ProgressH\x00R\bprogressB\t\n" +
+	"\apayload\"&\n" +
+	"\bProgress\x12\x1a\n" +
+	"\brevision\x18d \x01(\x04R\brevision\"S\n" +
 	"\rSnapshotChunk\x12&\n" +
 	"\arecords\x18\x01 \x03(\v2\f.kind.RecordR\arecords\x12\x1a\n" +
 	"\tmax_tx_id\x18\x02 \x01(\x04R\amaxTxId\":\n" +
@@ -1920,29 +2763,82 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\toperation\"C\n" +
 	"\vTxnResponse\x12\x18\n" +
 	"\asuccess\x18d \x01(\bR\asuccess\x12\x1a\n" +
-	"\brevision\x18e \x01(\x04R\brevision\"V\n" +
+	"\brevision\x18e \x01(\x04R\brevision\"l\n" +
 	"\rSchemaRequest\x12\x12\n" +
 	"\x04name\x18d \x01(\tR\x04name\x12\x12\n" +
 	"\x04text\x18e \x01(\fR\x04text\x12\x1d\n" +
 	"\n" +
-	"check_only\x18f \x01(\bR\tcheckOnly\"8\n" +
+	"check_only\x18f \x01(\bR\tcheckOnly\x12\x14\n" +
+	"\x05force\x18g \x01(\bR\x05force\"\x9a\x01\n" +
 	"\x0eSchemaResponse\x12&\n" +
-	"\x05types\x18d \x03(\v2\x10.kind.SchemaTypeR\x05types\"j\n" +
+	"\x05types\x18d \x03(\v2\x10.kind.SchemaTypeR\x05types\x12&\n" +
+	"\x05texts\x18e \x03(\v2\x10.kind.SchemaTextR\x05texts\x128\n" +
+	"\vdifferences\x18f \x03(\v2\x16.kind.SchemaDifferenceR\vdifferences\"P\n" +
+	"\n" +
+	"SchemaText\x12\x12\n" +
+	"\x04name\x18d \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18e \x01(\fR\x04text\x12\x1a\n" +
+	"\brevision\x18f \x01(\x04R\brevision\"V\n" +
+	"\x10SchemaDifference\x12\x12\n" +
+	"\x04path\x18d \x01(\tR\x04path\x12\x12\n" +
+	"\x04what\x18e \x01(\tR\x04what\x12\x1a\n" +
+	"\bbreaking\x18f \x01(\bR\bbreaking\"\xa6\x01\n" +
 	"\n" +
 	"SchemaType\x12\x12\n" +
 	"\x04name\x18d \x01(\tR\x04name\x12\x16\n" +
 	"\x06prefix\x18e \x01(\tR\x06prefix\x12\x16\n" +
 	"\x06fields\x18f \x03(\tR\x06fields\x12\x18\n" +
-	"\aindexed\x18g \x03(\tR\aindexed\"\x0f\n" +
-	"\rStatusRequest\"v\n" +
+	"\aindexed\x18g \x03(\tR\aindexed\x12\x1a\n" +
+	"\bbuilding\x18h \x03(\tR\bbuilding\x12\x1e\n" +
+	"\n" +
+	"definition\x18i \x01(\tR\n" +
+	"definition\"\x0f\n" +
+	"\rStatusRequest\"\x97\x02\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\brevision\x18d \x01(\x04R\brevision\x12\x18\n" +
 	"\arecords\x18e \x01(\x04R\arecords\x12\x14\n" +
 	"\x05stale\x18f \x01(\bR\x05stale\x12\x18\n" +
-	"\aversion\x18g \x01(\tR\aversion*-\n" +
+	"\aversion\x18g \x01(\tR\aversion\x12\x16\n" +
+	"\x06engine\x18h \x01(\tR\x06engine\x12'\n" +
+	"\x0foldest_revision\x18i \x01(\x04R\x0eoldestRevision\x12\x1a\n" +
+	"\bwatchers\x18j \x01(\x04R\bwatchers\x12!\n" +
+	"\fmemory_bytes\x18k \x01(\x04R\vmemoryBytes\x12\x1f\n" +
+	"\voldest_time\x18l \x01(\x04R\n" +
+	"oldestTime\"\xab\x01\n" +
+	"\x0eHistoryRequest\x12\x1d\n" +
+	"\n" +
+	"key_prefix\x18d \x01(\tR\tkeyPrefix\x12#\n" +
+	"\rfrom_revision\x18e \x01(\x04R\ffromRevision\x12\x1f\n" +
+	"\vto_revision\x18f \x01(\x04R\n" +
+	"toRevision\x12\x1b\n" +
+	"\tfrom_time\x18g \x01(\x04R\bfromTime\x12\x17\n" +
+	"\ato_time\x18h \x01(\x04R\x06toTime\"e\n" +
+	"\vTransaction\x12\x1a\n" +
+	"\brevision\x18d \x01(\x04R\brevision\x12\x12\n" +
+	"\x04time\x18e \x01(\x04R\x04time\x12&\n" +
+	"\achanges\x18f \x03(\v2\f.kind.ChangeR\achanges\"d\n" +
+	"\x06Change\x12\x10\n" +
+	"\x03key\x18d \x01(\tR\x03key\x12$\n" +
+	"\x06before\x18e \x01(\v2\f.kind.RecordR\x06before\x12\"\n" +
+	"\x05after\x18f \x01(\v2\f.kind.RecordR\x05after\"\xa8\x01\n" +
+	"\vDiffRequest\x12\x1d\n" +
+	"\n" +
+	"key_prefix\x18d \x01(\tR\tkeyPrefix\x12#\n" +
+	"\rfrom_revision\x18e \x01(\x04R\ffromRevision\x12\x1f\n" +
+	"\vto_revision\x18f \x01(\x04R\n" +
+	"toRevision\x12\x1b\n" +
+	"\tfrom_time\x18g \x01(\x04R\bfromTime\x12\x17\n" +
+	"\ato_time\x18h \x01(\x04R\x06toTime\",\n" +
+	"\x0eCompactRequest\x12\x1a\n" +
+	"\brevision\x18d \x01(\x04R\brevision\":\n" +
+	"\x0fCompactResponse\x12'\n" +
+	"\x0foldest_revision\x18d \x01(\x04R\x0eoldestRevision\"\x11\n" +
+	"\x0fSnapshotRequest\"\"\n" +
+	"\fSnapshotPart\x12\x12\n" +
+	"\x04data\x18d \x01(\fR\x04data*-\n" +
 	"\vConsistency\x12\x10\n" +
 	"\fLINEARIZABLE\x10\x00\x12\f\n" +
-	"\bSNAPSHOT\x10\x012\xe8\x04\n" +
+	"\bSNAPSHOT\x10\x012\xba\x06\n" +
 	"\vKindService\x12%\n" +
 	"\x03Get\x12\x10.kind.GetRequest\x1a\f.kind.Record\x12*\n" +
 	"\x03Put\x12\x10.kind.PutRequest\x1a\x11.kind.PutResponse\x123\n" +
@@ -1956,7 +2852,11 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\x04Sync\x12\x11.kind.SyncRequest\x1a\x11.kind.SyncPayload0\x01\x12*\n" +
 	"\x03Txn\x12\x10.kind.TxnRequest\x1a\x11.kind.TxnResponse\x123\n" +
 	"\x06Schema\x12\x13.kind.SchemaRequest\x1a\x14.kind.SchemaResponse\x123\n" +
-	"\x06Status\x12\x13.kind.StatusRequest\x1a\x14.kind.StatusResponseB\x1aZ\x18vortex/proto/kind;kindpbb\x06proto3"
+	"\x06Status\x12\x13.kind.StatusRequest\x1a\x14.kind.StatusResponse\x124\n" +
+	"\aHistory\x12\x14.kind.HistoryRequest\x1a\x11.kind.Transaction0\x01\x12)\n" +
+	"\x04Diff\x12\x11.kind.DiffRequest\x1a\f.kind.Change0\x01\x126\n" +
+	"\aCompact\x12\x14.kind.CompactRequest\x1a\x15.kind.CompactResponse\x127\n" +
+	"\bSnapshot\x12\x15.kind.SnapshotRequest\x1a\x12.kind.SnapshotPart0\x01B\x1aZ\x18vortex/proto/kind;kindpbb\x06proto3"
 
 var (
 	file_kind_kind_proto_rawDescOnce sync.Once
@@ -1971,7 +2871,7 @@ func file_kind_kind_proto_rawDescGZIP() []byte {
 }
 
 var file_kind_kind_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kind_kind_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_kind_kind_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_kind_kind_proto_goTypes = []any{
 	(Consistency)(0),          // 0: kind.Consistency
 	(*GetRequest)(nil),        // 1: kind.GetRequest
@@ -1992,17 +2892,28 @@ var file_kind_kind_proto_goTypes = []any{
 	(*WatchEvent)(nil),        // 16: kind.WatchEvent
 	(*SyncRequest)(nil),       // 17: kind.SyncRequest
 	(*SyncPayload)(nil),       // 18: kind.SyncPayload
-	(*SnapshotChunk)(nil),     // 19: kind.SnapshotChunk
-	(*WalRecord)(nil),         // 20: kind.WalRecord
-	(*TxnRequest)(nil),        // 21: kind.TxnRequest
-	(*Compare)(nil),           // 22: kind.Compare
-	(*Operation)(nil),         // 23: kind.Operation
-	(*TxnResponse)(nil),       // 24: kind.TxnResponse
-	(*SchemaRequest)(nil),     // 25: kind.SchemaRequest
-	(*SchemaResponse)(nil),    // 26: kind.SchemaResponse
-	(*SchemaType)(nil),        // 27: kind.SchemaType
-	(*StatusRequest)(nil),     // 28: kind.StatusRequest
-	(*StatusResponse)(nil),    // 29: kind.StatusResponse
+	(*Progress)(nil),          // 19: kind.Progress
+	(*SnapshotChunk)(nil),     // 20: kind.SnapshotChunk
+	(*WalRecord)(nil),         // 21: kind.WalRecord
+	(*TxnRequest)(nil),        // 22: kind.TxnRequest
+	(*Compare)(nil),           // 23: kind.Compare
+	(*Operation)(nil),         // 24: kind.Operation
+	(*TxnResponse)(nil),       // 25: kind.TxnResponse
+	(*SchemaRequest)(nil),     // 26: kind.SchemaRequest
+	(*SchemaResponse)(nil),    // 27: kind.SchemaResponse
+	(*SchemaText)(nil),        // 28: kind.SchemaText
+	(*SchemaDifference)(nil),  // 29: kind.SchemaDifference
+	(*SchemaType)(nil),        // 30: kind.SchemaType
+	(*StatusRequest)(nil),     // 31: kind.StatusRequest
+	(*StatusResponse)(nil),    // 32: kind.StatusResponse
+	(*HistoryRequest)(nil),    // 33: kind.HistoryRequest
+	(*Transaction)(nil),       // 34: kind.Transaction
+	(*Change)(nil),            // 35: kind.Change
+	(*DiffRequest)(nil),       // 36: kind.DiffRequest
+	(*CompactRequest)(nil),    // 37: kind.CompactRequest
+	(*CompactResponse)(nil),   // 38: kind.CompactResponse
+	(*SnapshotRequest)(nil),   // 39: kind.SnapshotRequest
+	(*SnapshotPart)(nil),      // 40: kind.SnapshotPart
 }
 var file_kind_kind_proto_depIdxs = []int32{
 	0,  // 0: kind.GetRequest.consistency:type_name -> kind.Consistency
@@ -2014,43 +2925,57 @@ var file_kind_kind_proto_depIdxs = []int32{
 	0,  // 6: kind.QueryRequest.consistency:type_name -> kind.Consistency
 	2,  // 7: kind.QueryResponse.records:type_name -> kind.Record
 	7,  // 8: kind.WatchRequest.filter:type_name -> kind.ScanFilter
-	19, // 9: kind.SyncPayload.snapshot:type_name -> kind.SnapshotChunk
-	20, // 10: kind.SyncPayload.wal_record:type_name -> kind.WalRecord
-	2,  // 11: kind.SnapshotChunk.records:type_name -> kind.Record
-	22, // 12: kind.TxnRequest.compares:type_name -> kind.Compare
-	23, // 13: kind.TxnRequest.operations:type_name -> kind.Operation
-	3,  // 14: kind.Operation.put:type_name -> kind.PutRequest
-	5,  // 15: kind.Operation.delete:type_name -> kind.DeleteRequest
-	27, // 16: kind.SchemaResponse.types:type_name -> kind.SchemaType
-	1,  // 17: kind.KindService.Get:input_type -> kind.GetRequest
-	3,  // 18: kind.KindService.Put:input_type -> kind.PutRequest
-	5,  // 19: kind.KindService.Delete:input_type -> kind.DeleteRequest
-	8,  // 20: kind.KindService.RangeScan:input_type -> kind.RangeScanRequest
-	9,  // 21: kind.KindService.PrefixScan:input_type -> kind.PrefixScanRequest
-	11, // 22: kind.KindService.Query:input_type -> kind.QueryRequest
-	13, // 23: kind.KindService.Cas:input_type -> kind.CasRequest
-	15, // 24: kind.KindService.Watch:input_type -> kind.WatchRequest
-	17, // 25: kind.KindService.Sync:input_type -> kind.SyncRequest
-	21, // 26: kind.KindService.Txn:input_type -> kind.TxnRequest
-	25, // 27: kind.KindService.Schema:input_type -> kind.SchemaRequest
-	28, // 28: kind.KindService.Status:input_type -> kind.StatusRequest
-	2,  // 29: kind.KindService.Get:output_type -> kind.Record
-	4,  // 30: kind.KindService.Put:output_type -> kind.PutResponse
-	6,  // 31: kind.KindService.Delete:output_type -> kind.DeleteResponse
-	10, // 32: kind.KindService.RangeScan:output_type -> kind.RangeScanResponse
-	10, // 33: kind.KindService.PrefixScan:output_type -> kind.RangeScanResponse
-	12, // 34: kind.KindService.Query:output_type -> kind.QueryResponse
-	14, // 35: kind.KindService.Cas:output_type -> kind.CasResponse
-	16, // 36: kind.KindService.Watch:output_type -> kind.WatchEvent
-	18, // 37: kind.KindService.Sync:output_type -> kind.SyncPayload
-	24, // 38: kind.KindService.Txn:output_type -> kind.TxnResponse
-	26, // 39: kind.KindService.Schema:output_type -> kind.SchemaResponse
-	29, // 40: kind.KindService.Status:output_type -> kind.StatusResponse
-	29, // [29:41] is the sub-list for method output_type
-	17, // [17:29] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	20, // 9: kind.SyncPayload.snapshot:type_name -> kind.SnapshotChunk
+	21, // 10: kind.SyncPayload.wal_record:type_name -> kind.WalRecord
+	19, // 11: kind.SyncPayload.progress:type_name -> kind.Progress
+	2,  // 12: kind.SnapshotChunk.records:type_name -> kind.Record
+	23, // 13: kind.TxnRequest.compares:type_name -> kind.Compare
+	24, // 14: kind.TxnRequest.operations:type_name -> kind.Operation
+	3,  // 15: kind.Operation.put:type_name -> kind.PutRequest
+	5,  // 16: kind.Operation.delete:type_name -> kind.DeleteRequest
+	30, // 17: kind.SchemaResponse.types:type_name -> kind.SchemaType
+	28, // 18: kind.SchemaResponse.texts:type_name -> kind.SchemaText
+	29, // 19: kind.SchemaResponse.differences:type_name -> kind.SchemaDifference
+	35, // 20: kind.Transaction.changes:type_name -> kind.Change
+	2,  // 21: kind.Change.before:type_name -> kind.Record
+	2,  // 22: kind.Change.after:type_name -> kind.Record
+	1,  // 23: kind.KindService.Get:input_type -> kind.GetRequest
+	3,  // 24: kind.KindService.Put:input_type -> kind.PutRequest
+	5,  // 25: kind.KindService.Delete:input_type -> kind.DeleteRequest
+	8,  // 26: kind.KindService.RangeScan:input_type -> kind.RangeScanRequest
+	9,  // 27: kind.KindService.PrefixScan:input_type -> kind.PrefixScanRequest
+	11, // 28: kind.KindService.Query:input_type -> kind.QueryRequest
+	13, // 29: kind.KindService.Cas:input_type -> kind.CasRequest
+	15, // 30: kind.KindService.Watch:input_type -> kind.WatchRequest
+	17, // 31: kind.KindService.Sync:input_type -> kind.SyncRequest
+	22, // 32: kind.KindService.Txn:input_type -> kind.TxnRequest
+	26, // 33: kind.KindService.Schema:input_type -> kind.SchemaRequest
+	31, // 34: kind.KindService.Status:input_type -> kind.StatusRequest
+	33, // 35: kind.KindService.History:input_type -> kind.HistoryRequest
+	36, // 36: kind.KindService.Diff:input_type -> kind.DiffRequest
+	37, // 37: kind.KindService.Compact:input_type -> kind.CompactRequest
+	39, // 38: kind.KindService.Snapshot:input_type -> kind.SnapshotRequest
+	2,  // 39: kind.KindService.Get:output_type -> kind.Record
+	4,  // 40: kind.KindService.Put:output_type -> kind.PutResponse
+	6,  // 41: kind.KindService.Delete:output_type -> kind.DeleteResponse
+	10, // 42: kind.KindService.RangeScan:output_type -> kind.RangeScanResponse
+	10, // 43: kind.KindService.PrefixScan:output_type -> kind.RangeScanResponse
+	12, // 44: kind.KindService.Query:output_type -> kind.QueryResponse
+	14, // 45: kind.KindService.Cas:output_type -> kind.CasResponse
+	16, // 46: kind.KindService.Watch:output_type -> kind.WatchEvent
+	18, // 47: kind.KindService.Sync:output_type -> kind.SyncPayload
+	25, // 48: kind.KindService.Txn:output_type -> kind.TxnResponse
+	27, // 49: kind.KindService.Schema:output_type -> kind.SchemaResponse
+	32, // 50: kind.KindService.Status:output_type -> kind.StatusResponse
+	34, // 51: kind.KindService.History:output_type -> kind.Transaction
+	35, // 52: kind.KindService.Diff:output_type -> kind.Change
+	38, // 53: kind.KindService.Compact:output_type -> kind.CompactResponse
+	40, // 54: kind.KindService.Snapshot:output_type -> kind.SnapshotPart
+	39, // [39:55] is the sub-list for method output_type
+	23, // [23:39] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_kind_kind_proto_init() }
@@ -2067,12 +2992,13 @@ func file_kind_kind_proto_init() {
 	file_kind_kind_proto_msgTypes[17].OneofWrappers = []any{
 		(*SyncPayload_Snapshot)(nil),
 		(*SyncPayload_WalRecord)(nil),
+		(*SyncPayload_Progress)(nil),
 	}
-	file_kind_kind_proto_msgTypes[21].OneofWrappers = []any{
+	file_kind_kind_proto_msgTypes[22].OneofWrappers = []any{
 		(*Compare_Value)(nil),
 		(*Compare_ModRevision)(nil),
 	}
-	file_kind_kind_proto_msgTypes[22].OneofWrappers = []any{
+	file_kind_kind_proto_msgTypes[23].OneofWrappers = []any{
 		(*Operation_Put)(nil),
 		(*Operation_Delete)(nil),
 	}
@@ -2082,7 +3008,7 @@ func file_kind_kind_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kind_kind_proto_rawDesc), len(file_kind_kind_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

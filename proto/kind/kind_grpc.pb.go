@@ -34,6 +34,10 @@ const (
 	KindService_Txn_FullMethodName        = "/kind.KindService/Txn"
 	KindService_Schema_FullMethodName     = "/kind.KindService/Schema"
 	KindService_Status_FullMethodName     = "/kind.KindService/Status"
+	KindService_History_FullMethodName    = "/kind.KindService/History"
+	KindService_Diff_FullMethodName       = "/kind.KindService/Diff"
+	KindService_Compact_FullMethodName    = "/kind.KindService/Compact"
+	KindService_Snapshot_FullMethodName   = "/kind.KindService/Snapshot"
 )
 
 // KindServiceClient is the client API for KindService service.
@@ -64,6 +68,14 @@ type KindServiceClient interface {
 	Schema(ctx context.Context, in *SchemaRequest, opts ...grpc.CallOption) (*SchemaResponse, error)
 	// Status tells how the store is.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
+	// History streams the transactions between two revisions, both included, oldest first.
+	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Transaction], error)
+	// Diff streams, in key order, what is different between the states at two revisions.
+	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Change], error)
+	// Compact forgets what is only visible at revisions older than the given one.
+	Compact(ctx context.Context, in *CompactRequest, opts ...grpc.CallOption) (*CompactResponse, error)
+	// Snapshot streams a snapshot file: the state at one revision, with its checksum.
+	Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SnapshotPart], error)
 }
 
 type kindServiceClient struct {
@@ -212,6 +224,73 @@ func (c *kindServiceClient) Status(ctx context.Context, in *StatusRequest, opts 
 	return out, nil
 }
 
+func (c *kindServiceClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Transaction], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &KindService_ServiceDesc.Streams[2], KindService_History_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[HistoryRequest, Transaction]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KindService_HistoryClient = grpc.ServerStreamingClient[Transaction]
+
+func (c *kindServiceClient) Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Change], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &KindService_ServiceDesc.Streams[3], KindService_Diff_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DiffRequest, Change]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KindService_DiffClient = grpc.ServerStreamingClient[Change]
+
+func (c *kindServiceClient) Compact(ctx context.Context, in *CompactRequest, opts ...grpc.CallOption) (*CompactResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CompactResponse)
+	err := c.cc.Invoke(ctx, KindService_Compact_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kindServiceClient) Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SnapshotPart], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &KindService_ServiceDesc.Streams[4], KindService_Snapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SnapshotRequest, SnapshotPart]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KindService_SnapshotClient = grpc.ServerStreamingClient[SnapshotPart]
+
 // KindServiceServer is the server API for KindService service.
 // All implementations must embed UnimplementedKindServiceServer
 // for forward compatibility.
@@ -240,6 +319,14 @@ type KindServiceServer interface {
 	Schema(context.Context, *SchemaRequest) (*SchemaResponse, error)
 	// Status tells how the store is.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
+	// History streams the transactions between two revisions, both included, oldest first.
+	History(*HistoryRequest, grpc.ServerStreamingServer[Transaction]) error
+	// Diff streams, in key order, what is different between the states at two revisions.
+	Diff(*DiffRequest, grpc.ServerStreamingServer[Change]) error
+	// Compact forgets what is only visible at revisions older than the given one.
+	Compact(context.Context, *CompactRequest) (*CompactResponse, error)
+	// Snapshot streams a snapshot file: the state at one revision, with its checksum.
+	Snapshot(*SnapshotRequest, grpc.ServerStreamingServer[SnapshotPart]) error
 	mustEmbedUnimplementedKindServiceServer()
 }
 
@@ -285,6 +372,18 @@ func (UnimplementedKindServiceServer) Schema(context.Context, *SchemaRequest) (*
 }
 func (UnimplementedKindServiceServer) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedKindServiceServer) History(*HistoryRequest, grpc.ServerStreamingServer[Transaction]) error {
+	return status.Error(codes.Unimplemented, "method History not implemented")
+}
+func (UnimplementedKindServiceServer) Diff(*DiffRequest, grpc.ServerStreamingServer[Change]) error {
+	return status.Error(codes.Unimplemented, "method Diff not implemented")
+}
+func (UnimplementedKindServiceServer) Compact(context.Context, *CompactRequest) (*CompactResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Compact not implemented")
+}
+func (UnimplementedKindServiceServer) Snapshot(*SnapshotRequest, grpc.ServerStreamingServer[SnapshotPart]) error {
+	return status.Error(codes.Unimplemented, "method Snapshot not implemented")
 }
 func (UnimplementedKindServiceServer) mustEmbedUnimplementedKindServiceServer() {}
 func (UnimplementedKindServiceServer) testEmbeddedByValue()                     {}
@@ -509,6 +608,57 @@ func _KindService_Status_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KindService_History_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(HistoryRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(KindServiceServer).History(m, &grpc.GenericServerStream[HistoryRequest, Transaction]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KindService_HistoryServer = grpc.ServerStreamingServer[Transaction]
+
+func _KindService_Diff_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DiffRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(KindServiceServer).Diff(m, &grpc.GenericServerStream[DiffRequest, Change]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KindService_DiffServer = grpc.ServerStreamingServer[Change]
+
+func _KindService_Compact_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompactRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KindServiceServer).Compact(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KindService_Compact_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KindServiceServer).Compact(ctx, req.(*CompactRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KindService_Snapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SnapshotRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(KindServiceServer).Snapshot(m, &grpc.GenericServerStream[SnapshotRequest, SnapshotPart]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KindService_SnapshotServer = grpc.ServerStreamingServer[SnapshotPart]
+
 // KindService_ServiceDesc is the grpc.ServiceDesc for KindService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -556,6 +706,10 @@ var KindService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Status",
 			Handler:    _KindService_Status_Handler,
 		},
+		{
+			MethodName: "Compact",
+			Handler:    _KindService_Compact_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -566,6 +720,21 @@ var KindService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Sync",
 			Handler:       _KindService_Sync_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "History",
+			Handler:       _KindService_History_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Diff",
+			Handler:       _KindService_Diff_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Snapshot",
+			Handler:       _KindService_Snapshot_Handler,
 			ServerStreams: true,
 		},
 	},
