@@ -51,7 +51,7 @@ var groups = map[string]group{
 	},
 	"adapter": {
 		packages: []string{
-			"vortex/internal/kind/engine/etcd", "vortex/internal/runtime/oci", "vortex/internal/runtime/docker",
+			"vortex/internal/kind/engine/etcd", "vortex/internal/kind/engine/postgres", "vortex/internal/runtime/oci", "vortex/internal/runtime/docker",
 			"vortex/internal/runtime/process", "vortex/internal/runtime/sim", "vortex/internal/image", "vortex/internal/network",
 		},
 		may:     []string{"domain", "core", "kit"},
@@ -94,7 +94,8 @@ var groups = map[string]group{
 	},
 	"testkit": {
 		packages: []string{
-			"vortex/internal/kind/kindtest", "vortex/internal/kind/engine/enginetest", "vortex/internal/runtime/runtimetest/...",
+			"vortex/internal/kind/kindtest", "vortex/internal/kind/engine/enginetest", "vortex/internal/kind/engine/postgres/pgtest",
+			"vortex/internal/runtime/runtimetest/...",
 			"vortex/internal/api/apitest",
 		},
 		may:     []string{"domain", "wire", "core", "client", "adapter", "api", "testkit"},
