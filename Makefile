@@ -100,11 +100,15 @@ cover: helpers ## test coverage of the unit tests
 	go test -coverprofile=coverage.out $$(go list ./... | grep -v /test/e2e) && go tool cover -func=coverage.out | tail -1
 
 .PHONY: bench
-bench: bench-main ## run every benchmark
+bench: bench-main bench-kind ## run every benchmark
 
 .PHONY: bench-main
 bench-main: build ## the main job's figures beside docker and runc
 	@./bench/main.sh
+
+.PHONY: bench-kind
+bench-kind: build ## the state store's figures beside etcd
+	@./bench/kind.sh
 
 .PHONY: ci
 ci: ## what has to pass before a change is merged: test, lint, check, demo

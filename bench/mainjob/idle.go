@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"vortex/bench/process"
 	"vortex/bench/report"
 	"vortex/test/harness"
 )
@@ -19,9 +20,6 @@ const (
 	residentLimit = 120  // MB
 	cpuLimit      = 2    // percent of a core
 	besideLimit   = 4    // MB for each container
-	mega          = 1e6
-	// clockTicks is the unit of the kernel's CPU times a second, the same on every architecture we run on.
-	clockTicks = 100
 )
 
 // measureStart measures the time from the command to a Vortex that says that it is ready, with new data each time.
@@ -68,7 +66,7 @@ func (b *bench) measureIdle(ctx context.Context) (err error) {
 	if err := sleep(ctx, b.settle); err != nil {
 		return err
 	}
-	before, err := cpuTime(l.PID())
+	before, err := process.CPU(l.PID())
 	if err != nil {
 		return err
 	}
@@ -76,12 +74,12 @@ func (b *bench) measureIdle(ctx context.Context) (err error) {
 	if err := sleep(ctx, b.idle); err != nil {
 		return err
 	}
-	after, err := cpuTime(l.PID())
+	after, err := process.CPU(l.PID())
 	if err != nil {
 		return err
 	}
 	share := 100 * (after - before).Seconds() / time.Since(began).Seconds()
-	memory, err := resident(l.PID())
+	memory, err := process.Resident(l.PID())
 	if err != nil {
 		return err
 	}
@@ -101,7 +99,7 @@ func (b *bench) measureBeside(l *live) error {
 	}
 	var total float64
 	for _, pid := range helpers {
-		memory, err := resident(pid)
+		memory, err := process.Resident(pid)
 		if err != nil {
 			return err
 		}
@@ -130,46 +128,6 @@ func processesBelow(dir string) ([]int, error) {
 		pids = append(pids, pid)
 	}
 	return pids, nil
-}
-
-// resident returns a process's resident memory in megabytes, everything it shares counted.
-func resident(pid int) (float64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0, fmt.Errorf("read memory: %w", err)
-	}
-	fields := strings.Fields(string(data))
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("read memory of %d: %q", pid, data)
-	}
-	pages, err := strconv.Atoi(fields[1])
-	if err != nil {
-		return 0, fmt.Errorf("read memory: %w", err)
-	}
-	return float64(pages) * float64(os.Getpagesize()) / mega, nil
-}
-
-// cpuTime returns the CPU time a process has used.
-func cpuTime(pid int) (time.Duration, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("read CPU time: %w", err)
-	}
-	_, rest, _ := strings.Cut(string(data), ") ") // the name before it may hold anything
-	fields := strings.Fields(rest)
-	const user, system = 11, 12
-	if len(fields) <= system {
-		return 0, fmt.Errorf("read CPU time of %d: %q", pid, data)
-	}
-	var ticks int
-	for _, i := range []int{user, system} {
-		n, err := strconv.Atoi(fields[i])
-		if err != nil {
-			return 0, fmt.Errorf("read CPU time: %w", err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * time.Second / clockTicks, nil
 }
 
 // sleep waits; the error is why ctx ended first.

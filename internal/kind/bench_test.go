@@ -45,6 +45,16 @@ func BenchmarkRead(b *testing.B) {
 				}
 			}
 		})
+		b.Run(fmt.Sprintf("View.Get/%d", records), func(b *testing.B) {
+			b.ReportAllocs()
+			s.View(func(v kind.View) {
+				for b.Loop() {
+					if _, ok := v.Get("vortex:container:777"); !ok {
+						b.Fatal("the record is not there")
+					}
+				}
+			})
+		})
 		b.Run(fmt.Sprintf("Query/%d", records), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

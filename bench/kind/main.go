@@ -1,0 +1,138 @@
+// Command kind measures the state store: beside etcd where etcd does the same, and by itself where it does not.
+//
+//	kind -etcd PATH -engine-bench PATH [-short] [-json PATH] [-only put,get,query,watch,memory,inprocess]
+//
+// Everything is measured on this machine in one run: the built vortex with agent and edge switched off and etcd as a process of its
+// own, each in its default settings with its data on the same disk, taking turns; the load comes from this process. bench/kind.sh
+// builds the programs. It removes what it made, also when it is interrupted. It exits with 1 only when something
+// could not be measured: a figure that misses its limit is marked in the table.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"vortex/bench/report"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "bench-kind:", err)
+		stop()
+		os.Exit(1) //nolint:forbidigo,gocritic // a program of its own
+	}
+}
+
+// sizes say how much is measured.
+type sizes struct {
+	rounds  int
+	round   time.Duration // of one server at one number of clients
+	warmUp  time.Duration
+	queried []int // records of each store that is queried
+	queries int   // calls a round
+	watched time.Duration
+	records int // of the memory figure
+}
+
+var (
+	full = sizes{
+		rounds: 5, round: 2 * time.Second, warmUp: time.Second, queried: []int{1000, 10_000, 100_000}, queries: 1000,
+		watched: 5 * time.Second, records: 1_000_000,
+	}
+	brief = sizes{
+		rounds: 2, round: 700 * time.Millisecond, warmUp: 300 * time.Millisecond, queried: []int{1000, 10_000}, queries: 200,
+		watched: 2 * time.Second, records: 50_000,
+	}
+)
+
+// bench is one run.
+type bench struct {
+	sizes
+
+	etcd        string // path of the etcd server
+	engineBench string // path of the compiled benchmarks of internal/kind
+	report      report.Report
+	out         io.Writer
+}
+
+// run measures everything and writes the table to out. Whatever could be measured is shown, also when something else failed.
+func run(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("kind", flag.ContinueOnError)
+	etcd := flags.String("etcd", "", "path of the etcd server")
+	engineBench := flags.String("engine-bench", "", "path of the compiled benchmarks of internal/kind")
+	short := flags.Bool("short", false, "measure less, in under a minute")
+	jsonPath := flags.String("json", "", "also write the figures to this file, one JSON object a line")
+	only := flags.String("only", "", "measure only these, comma-separated: put, get, query, watch, memory, inprocess")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	b := &bench{sizes: full, etcd: *etcd, engineBench: *engineBench, out: out}
+	if *short {
+		b.sizes = brief
+	}
+	err := b.measure(ctx, *only)
+	b.say("")
+	if werr := b.report.WriteTable(out); werr != nil {
+		return errors.Join(err, werr)
+	}
+	if missed := b.report.Missed(); len(missed) > 0 {
+		b.say("\nmissed: %s", strings.Join(missed, ", "))
+	}
+	return errors.Join(err, b.writeJSON(*jsonPath))
+}
+
+// measure takes the figures one after the other.
+func (b *bench) measure(ctx context.Context, only string) error {
+	parts := []struct {
+		name    string
+		measure func(context.Context) error
+	}{
+		{"put", b.measurePut},
+		{"get", b.measureGet},
+		{"query", b.measureQuery},
+		{"watch", b.measureWatch},
+		{"memory", b.measureMemory},
+		{"inprocess", b.measureInProcess},
+	}
+	var errs []error
+	for _, part := range parts {
+		if only != "" && !strings.Contains(","+only+",", ","+part.name+",") {
+			continue
+		}
+		began := time.Now()
+		if err := part.measure(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", part.name, err))
+		}
+		b.say("%-9s took %s", part.name, time.Since(began).Round(time.Second/10))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (b *bench) writeJSON(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("write figures: %w", err)
+	}
+	return errors.Join(b.report.WriteJSON(f), f.Close())
+}
+
+// say writes a line for people.
+func (b *bench) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(b.out, format+"\n", args...)
+}
