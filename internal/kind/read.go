@@ -34,7 +34,7 @@ func (s *Store) RangeScan(lo, hi string, filters ...Filter) []*Record {
 func (s *Store) scan(lo, hi string, filters []Filter) (found []*Record) {
 	s.View(func(v View) {
 		v.Scan(lo, hi, func(rec *Record) bool {
-			if matches(v.s.schema, rec, filters) {
+			if matches(rec, filters) {
 				found = append(found, rec)
 			}
 			return true
@@ -44,29 +44,13 @@ func (s *Store) scan(lo, hi string, filters []Filter) (found []*Record) {
 }
 
 // matches reports whether a record passes all filters.
-func matches(schema *ksl.Schema, rec *Record, filters []Filter) bool {
-	if len(filters) == 0 {
-		return true
-	}
-	typ, _ := schema.TypeOf(rec.Key)
+func matches(rec *Record, filters []Filter) bool {
 	for _, f := range filters {
-		if fieldText(typ, rec, f.Field) != f.Value {
+		if string(ksl.Text(rec.Value, f.Field)) != f.Value {
 			return false
 		}
 	}
 	return true
-}
-
-// fieldText is a record's field as text: from its index when it has one, else from its JSON.
-func fieldText(typ *ksl.Type, rec *Record, field string) string {
-	if typ != nil {
-		for i, f := range typ.Indexed() {
-			if f.Name == field && i < len(rec.indexed) {
-				return rec.indexed[i]
-			}
-		}
-	}
-	return jsonField(rec.Value, field)
 }
 
 // Query returns the records of a type whose indexed field holds value, in key order, skipping
@@ -75,7 +59,7 @@ func (s *Store) Query(typeName string, f Filter, limit, offset int) (found []*Re
 	if err := s.checkQuery(typeName, f.Field); err != nil {
 		return nil, err
 	}
-	s.View(func(v View) {
+	s.finding(typeName, f.Field, func(v View) {
 		v.Find(typeName, f.Field, f.Value, func(rec *Record) bool {
 			if offset > 0 {
 				offset--

@@ -16,7 +16,6 @@ type Record struct {
 	CreateRevision int64
 	ModRevision    int64
 
-	indexed []string     // the values of its type's indexed fields
 	decoded atomic.Value // a pointer to its value as its type, once somebody asked
 }
 

@@ -1,7 +1,6 @@
 package kind
 
 import (
-	"fmt"
 	"strings"
 
 	"vortex"
@@ -37,35 +36,18 @@ func (s *Store) CheckSchema(name string, text []byte) (*ksl.Schema, error) {
 	return merged, nil
 }
 
-// loadSchemas takes in every stored schema. Open calls it before anybody else sees the store.
-func (s *Store) loadSchemas() error {
-	merged := s.cfg.Schema
-	for _, rec := range s.PrefixScan(SchemaPrefix) {
-		parsed, err := ksl.Parse(rec.Key, rec.Value)
-		if err != nil {
-			return fmt.Errorf("schema at %s: %w", rec.Key, err)
-		}
-		next, err := merged.Merge(parsed)
-		if err != nil {
-			s.log.Warn("Stored schema ignored", "key", rec.Key, "err", err)
-			continue
-		}
-		merged = next
-	}
-	if merged != s.state.schema {
-		s.state.setSchema(merged)
-	}
-	return nil
-}
-
-// schemaChanged takes in the schemas among events.
-func (s *Store) schemaChanged(events []Event) {
-	for _, ev := range events {
-		if strings.HasPrefix(ev.Key, SchemaPrefix) {
-			if err := s.loadSchemas(); err != nil {
-				s.log.Error("Stored schema ignored", "key", ev.Key, "err", err)
+// takeSchemas puts the stored schemas into force. The caller holds the lock.
+func (s *state) takeSchemas() {
+	merged := s.builtin
+	View{s: s}.Prefix(SchemaPrefix, func(rec *Record) bool {
+		if parsed, err := ksl.Parse(rec.Key, rec.Value); err == nil {
+			if next, err := merged.Merge(parsed); err == nil {
+				merged = next
 			}
-			return
 		}
+		return true
+	})
+	if merged != s.schema {
+		s.setSchema(merged)
 	}
 }

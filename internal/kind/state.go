@@ -2,6 +2,7 @@ package kind
 
 import (
 	"container/heap"
+	"strings"
 	"sync"
 
 	"github.com/tidwall/btree"
@@ -15,26 +16,27 @@ import (
 type state struct {
 	mu      sync.RWMutex
 	rev     int64
-	schema  *ksl.Schema
+	builtin *ksl.Schema // what the program was built with
+	schema  *ksl.Schema // with what was loaded at run time
 	records btree.Map[string, *Record]
-	indexes map[indexKey]*btree.Map[string, *Record]
+	indexes indexes
 	guards  map[string]int64 // key of a @unique guard -> its revision
 	expiry  expiryHeap
 	sooner  chan struct{} // one slot: a record expires before all others did
+	unbuilt chan struct{} // one slot: an index has to be built
 }
-
-// indexKey names the records of one type that hold one value in one indexed field.
-type indexKey struct{ typ, field, value string }
 
 func newState(schema *ksl.Schema) *state {
 	return &state{
-		schema: schema, indexes: map[indexKey]*btree.Map[string, *Record]{}, guards: map[string]int64{}, sooner: make(chan struct{}, 1),
+		builtin: schema, schema: schema, indexes: newIndexes(schema), guards: map[string]int64{},
+		sooner: make(chan struct{}, 1), unbuilt: make(chan struct{}, 1),
 	}
 }
 
 // apply takes in one batch and returns what it changed.
 func (s *state) apply(batch engine.Batch) ([]Event, error) {
 	events := make([]Event, 0, len(batch.Changes))
+	schemas := false
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ch := range batch.Changes {
@@ -51,6 +53,10 @@ func (s *state) apply(batch engine.Batch) ([]Event, error) {
 		}
 		ev.Prev = s.replace(ch.Key, ev.Record)
 		events = append(events, ev)
+		schemas = schemas || strings.HasPrefix(ch.Key, SchemaPrefix)
+	}
+	if schemas {
+		s.takeSchemas()
 	}
 	s.rev = batch.Revision
 	return events, nil
@@ -62,14 +68,10 @@ func (s *state) record(kv engine.KV) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec := &Record{
+	return &Record{
 		Key: kv.Key, Value: value, ExpiresAt: expires,
 		CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision,
-	}
-	if typ, ok := s.schema.TypeOf(kv.Key); ok && len(typ.Indexed()) > 0 {
-		rec.indexed = typ.IndexValues(value, nil)
-	}
-	return rec, nil
+	}, nil
 }
 
 // replace puts rec, or nothing when it is nil, in the place of key, and returns what stood there.
@@ -83,9 +85,7 @@ func (s *state) replace(key string, rec *Record) *Record {
 			s.watchExpiry(rec)
 		}
 	}
-	if typ, ok := s.schema.TypeOf(key); ok {
-		s.reindex(typ, prev, rec)
-	}
+	s.reindex(key, prev, rec)
 	return prev
 }
 
@@ -99,45 +99,6 @@ func (s *state) watchExpiry(rec *Record) {
 	case s.sooner <- struct{}{}:
 	default:
 	}
-}
-
-// reindex moves a record of typ from where prev was found to where rec is found.
-func (s *state) reindex(typ *ksl.Type, prev, rec *Record) {
-	for i, field := range typ.Indexed() {
-		if prev != nil && i < len(prev.indexed) {
-			k := indexKey{typ.Name, field.Name, prev.indexed[i]}
-			if set := s.indexes[k]; set != nil {
-				set.Delete(prev.Key)
-				if set.Len() == 0 {
-					delete(s.indexes, k)
-				}
-			}
-		}
-		if rec != nil && i < len(rec.indexed) {
-			k := indexKey{typ.Name, field.Name, rec.indexed[i]}
-			set := s.indexes[k]
-			if set == nil {
-				set = &btree.Map[string, *Record]{}
-				s.indexes[k] = set
-			}
-			set.Set(rec.Key, rec)
-		}
-	}
-}
-
-// setSchema changes the types and rebuilds every index under them.
-func (s *state) setSchema(schema *ksl.Schema) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.schema = schema
-	s.indexes = map[indexKey]*btree.Map[string, *Record]{}
-	s.records.Scan(func(_ string, rec *Record) bool {
-		if typ, ok := schema.TypeOf(rec.Key); ok {
-			rec.indexed = typ.IndexValues(rec.Value, nil)
-			s.reindex(typ, nil, rec)
-		}
-		return true
-	})
 }
 
 // due removes and returns the records that expired by now, and when the next one will, 0 when none.

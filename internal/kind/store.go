@@ -80,7 +80,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 // load reads every record at one revision into an empty state.
 func (s *Store) load(ctx context.Context) error {
 	var rev int64
-	fresh := newState(s.state.schema)
+	fresh := newState(s.cfg.Schema)
 	for kv, err := range s.cfg.Engine.Range(ctx, "", "", &rev) {
 		if err != nil {
 			return err
@@ -95,18 +95,22 @@ func (s *Store) load(ctx context.Context) error {
 		fresh.replace(kv.Key, rec)
 	}
 	fresh.rev = rev
+	fresh.takeSchemas()
+	for fresh.build() { // nobody waits yet
+	}
 	s.state, s.loaded = fresh, rev
-	return s.loadSchemas()
+	return nil
 }
 
 // Run follows the engine's log until ctx ends. While the engine is away reads go on from memory.
 func (s *Store) Run(ctx context.Context) error {
 	defer s.hub.closeAll()
-	var prober sync.WaitGroup
-	defer prober.Wait()
+	var aside sync.WaitGroup
+	defer aside.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	prober.Go(func() { s.probe(ctx) })
+	aside.Go(func() { s.probe(ctx) })
+	aside.Go(func() { s.buildIndexes(ctx) })
 	for ctx.Err() == nil {
 		err := s.follow(ctx)
 		if ctx.Err() != nil {
@@ -133,7 +137,6 @@ func (s *Store) follow(ctx context.Context) error {
 			return fmt.Errorf("apply revision %d: %w", batch.Revision, err)
 		}
 		s.stale.Store(false)
-		s.schemaChanged(events)
 		s.hub.publish(batch.Revision, events)
 		s.announce()
 	}

@@ -34,7 +34,7 @@ func (c claim) guard() string {
 
 // claims adds what a put of a typ record claims. An absent or empty value claims nothing.
 func claims(typ *ksl.Type, op Op, to []claim) []claim {
-	var values []string
+	var values [][]byte
 	for i, f := range typ.Indexed() {
 		if !f.Unique {
 			continue
@@ -42,8 +42,8 @@ func claims(typ *ksl.Type, op Op, to []claim) []claim {
 		if values == nil {
 			values = typ.IndexValues(op.Value, nil)
 		}
-		if values[i] != "" {
-			to = append(to, claim{typ: typ.Name, field: f.Name, value: values[i], key: op.Key})
+		if len(values[i]) > 0 {
+			to = append(to, claim{typ: typ.Name, field: f.Name, value: string(values[i]), key: op.Key})
 		}
 	}
 	return to
@@ -54,14 +54,14 @@ func claims(typ *ksl.Type, op Op, to []claim) []claim {
 func (s *state) hold(held []claim, written map[string]struct{}, now int64) ([]engine.Compare, []engine.Write, error) {
 	var compares []engine.Compare
 	var writes []engine.Write
-	holders, guards := map[indexKey]string{}, map[string]struct{}{}
+	holders, guards := map[claim]string{}, map[string]struct{}{}
 	for _, c := range held {
-		k := indexKey{c.typ, c.field, c.value}
+		k := claim{typ: c.typ, field: c.field, value: c.value}
 		other := holders[k]
-		if set := s.indexes[k]; set != nil && other == "" {
-			set.Scan(func(key string, rec *Record) bool {
-				if _, ours := written[key]; !ours && !rec.expired(now) {
-					other = key
+		if other == "" {
+			View{s: s, now: now}.Find(c.typ, c.field, c.value, func(rec *Record) bool {
+				if _, ours := written[rec.Key]; !ours {
+					other = rec.Key
 				}
 				return other == ""
 			})

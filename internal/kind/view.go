@@ -41,14 +41,6 @@ func (v View) Prefix(prefix string, yield func(*Record) bool) {
 	v.Scan(prefix, prefixEnd(prefix), yield)
 }
 
-// Find calls yield, in key order, for every record of a type whose indexed field holds value, until it returns
-// false. Its cost does not depend on the number of other records.
-func (v View) Find(typeName, field, value string, yield func(*Record) bool) {
-	if set := v.s.indexes[indexKey{typeName, field, value}]; set != nil {
-		set.Scan(func(_ string, rec *Record) bool { return rec.expired(v.now) || yield(rec) })
-	}
-}
-
 // prefixEnd is the first key after every key that starts with prefix; "" when there is none.
 func prefixEnd(prefix string) string {
 	end := []byte(prefix)

@@ -58,6 +58,9 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := s.awaitIndexes(ctx, plan.claims); err != nil {
+		return 0, err
+	}
 	for range maxAttempts {
 		ready, err := s.judge(ctx, plan)
 		if err != nil {

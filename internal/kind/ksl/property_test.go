@@ -183,7 +183,7 @@ func TestIndexValuesAreThoseOfTheDocument(t *testing.T) {
 		got := typ.IndexValues([]byte(value), nil)
 		for i, f := range typ.Indexed() {
 			want, _ := decoded[f.Name].(string)
-			if got[i] != want {
+			if string(got[i]) != want {
 				rt.Fatalf("%s of %s is %q, want %q", f.Name, value, got[i], want)
 			}
 		}

@@ -30,6 +30,7 @@ type Type struct {
 	byName   map[string]int
 	required fieldSet
 	indexed  []*Field
+	indexAt  []int // of each field, its place in indexed, or -1
 }
 
 // Field is one field of a type.
@@ -228,12 +229,15 @@ func (t *Type) build() {
 	t.byName = make(map[string]int, len(t.Fields))
 	t.required = fieldSet{}
 	t.indexed = nil
+	t.indexAt = make([]int, len(t.Fields))
 	for i, f := range t.Fields {
 		t.byName[f.Name] = i
 		if f.Required() {
 			t.required.add(i)
 		}
+		t.indexAt[i] = -1
 		if f.Indexed || f.Unique {
+			t.indexAt[i] = len(t.indexed)
 			t.indexed = append(t.indexed, f)
 		}
 	}
