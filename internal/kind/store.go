@@ -2,14 +2,12 @@ package kind
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"vortex"
 	"vortex/internal/kind/engine"
 	"vortex/internal/kind/ksl"
 )
@@ -43,17 +41,19 @@ type Store struct {
 	hub   *hub
 
 	stale   atomic.Bool   // the engine does not answer now
+	gap     atomic.Bool   // memory cannot go on from where it is: it has to be loaded anew
 	lost    chan struct{} // one slot: stale was set
+	broken  chan struct{} // one slot: gap was set
 	applied chan struct{} // closed and replaced at every applied batch, under appliedMu
 
 	appliedMu sync.Mutex
-	loaded    int64 // the revision Open read
+	loaded    int64 // the revision of the last load, under the hub's lock
 }
 
 // Open reads the engine's current records. The store answers reads from then on; Run must be
 // running for writes to return and for watchers to see anything.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{cfg: cfg, log: cfg.Log, applied: make(chan struct{}), lost: make(chan struct{}, 1)}
+	s := &Store{cfg: cfg, log: cfg.Log, applied: make(chan struct{}), lost: make(chan struct{}, 1), broken: make(chan struct{}, 1)}
 	if s.cfg.MaxKeyBytes == 0 {
 		s.cfg.MaxKeyBytes = defaultMaxKey
 	}
@@ -102,95 +102,12 @@ func (s *Store) load(ctx context.Context) error {
 	return nil
 }
 
-// Run follows the engine's log until ctx ends. While the engine is away reads go on from memory.
-func (s *Store) Run(ctx context.Context) error {
-	defer s.hub.closeAll()
-	var aside sync.WaitGroup
-	defer aside.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	aside.Go(func() { s.probe(ctx) })
-	aside.Go(func() { s.buildIndexes(ctx) })
-	for ctx.Err() == nil {
-		err := s.follow(ctx)
-		if ctx.Err() != nil {
-			break
-		}
-		s.lose()
-		if vortex.IsKind(err, vortex.OutOfRange) {
-			return fmt.Errorf("follow the engine: %w", err) // it compacted what we had not seen: only a restart loads anew
-		}
-		s.log.WarnContext(ctx, "Engine lost", "err", err)
-		pause(ctx, time.Second)
-	}
-	return nil
-}
-
-// follow applies batches until the engine's watch ends.
-func (s *Store) follow(ctx context.Context) error {
-	for batch, err := range s.cfg.Engine.Watch(ctx, s.Revision()+1) {
-		if err != nil {
-			return err
-		}
-		events, err := s.state.apply(batch)
-		if err != nil {
-			return fmt.Errorf("apply revision %d: %w", batch.Revision, err)
-		}
-		s.stale.Store(false)
-		s.hub.publish(batch.Revision, events)
-		s.announce()
-	}
-	return errors.New("the engine ended its watch")
-}
-
 // Revision returns the newest revision whose changes this store has taken in.
 func (s *Store) Revision() int64 {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
 	return s.state.rev
 }
-
-// Stale reports whether the engine is away, so that reads may be out of date.
-func (s *Store) Stale() bool { return s.stale.Load() }
-
-// lose notes that the engine does not answer.
-func (s *Store) lose() {
-	s.stale.Store(true)
-	select {
-	case s.lost <- struct{}{}:
-	default:
-	}
-}
-
-// noticed passes an engine's error on, and takes note when it means that the engine is away.
-func (s *Store) noticed(err error) error {
-	if vortex.IsKind(err, vortex.Unavailable) {
-		s.lose()
-	}
-	return err
-}
-
-// probe asks an engine that was lost until it answers again, so that reads wait for it again and are exact.
-func (s *Store) probe(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.lost:
-		}
-		for s.stale.Load() && ctx.Err() == nil {
-			rev, err := s.cfg.Engine.ReadIndex(ctx)
-			if err == nil && s.WaitFor(ctx, rev) == nil {
-				s.stale.Store(false)
-				break
-			}
-			pause(ctx, probeEvery)
-		}
-	}
-}
-
-// probeEvery is how often an engine that is away is asked.
-const probeEvery = 500 * time.Millisecond
 
 // announce wakes everybody who waits for a revision.
 func (s *Store) announce() {
@@ -214,24 +131,6 @@ func (s *Store) WaitFor(ctx context.Context, rev int64) error {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for revision %d: %w", rev, context.Cause(ctx))
 		}
-	}
-}
-
-// Sync returns when the store has taken in everything that was acknowledged anywhere before the
-// call: after it, a read from memory is linearizable.
-func (s *Store) Sync(ctx context.Context) error {
-	rev, err := s.cfg.Engine.ReadIndex(ctx)
-	if err != nil {
-		return s.noticed(err)
-	}
-	return s.WaitFor(ctx, rev)
-}
-
-// pause waits for d or the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
 	}
 }
 

@@ -86,6 +86,10 @@ func (s *state) takeGuard(key string, revision int64) bool {
 	if !strings.HasPrefix(key, guardPrefix) {
 		return false
 	}
+	if revision == 0 {
+		delete(s.guards, key) // only what is loaded anew loses one
+		return true
+	}
 	s.guards[key] = revision
 	return true
 }

@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"strings"
@@ -49,6 +50,7 @@ type Watch struct {
 	catch  func() (engine.Batch, error, bool) // reads history from the engine until revision start
 	stop   func()                             // ends catch
 	cancel func()                             // makes a catch that waits return
+	abort  func()                             // the same for those who do not own the watch
 	start  int64
 }
 
@@ -94,6 +96,15 @@ func (h *hub) closeAll() {
 	clear(h.watches)
 }
 
+// restart ends every watch because the changes up to rev are not known one by one. The caller holds the lock.
+func (h *hub) restart(rev int64) {
+	h.recent, h.last = nil, rev
+	for w := range h.watches {
+		w.drop(vortex.Errorf(vortex.OutOfRange, "the store was loaded anew from its engine at revision %d, and what changed before is not known one by one; list again and watch from there", rev))
+	}
+	clear(h.watches)
+}
+
 // Watch subscribes to changes. Resuming from a revision that the engine no longer keeps ends the watch with OutOfRange.
 func (s *Store) Watch(opts WatchOptions) *Watch {
 	w := &Watch{opts: opts, hub: s.hub, limit: s.hub.buffer, ready: make(chan struct{}, 1)}
@@ -124,7 +135,7 @@ func (s *Store) Watch(opts WatchOptions) *Watch {
 func (w *Watch) replay(s *Store, current int64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	next, stop := iter.Pull2(s.cfg.Engine.Watch(ctx, w.opts.From))
-	w.start, w.catch, w.cancel, w.stop = current, next, cancel, stop
+	w.start, w.catch, w.cancel, w.abort, w.stop = current, next, cancel, cancel, stop
 	w.wake()
 }
 
@@ -159,6 +170,24 @@ func (w *Watch) fail(err error) {
 		w.err = err
 	}
 	w.wake()
+}
+
+// drop ends the watch and forgets what is queued.
+func (w *Watch) drop(err error) {
+	w.mu.Lock()
+	w.queue = nil
+	w.mu.Unlock()
+	w.fail(err)
+	if w.abort != nil {
+		w.abort()
+	}
+}
+
+// ended is the error that ended the watch, nil while it goes on.
+func (w *Watch) ended() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
 }
 
 func (w *Watch) wake() {
@@ -231,7 +260,7 @@ func (w *Watch) takeHistory() ([]Batch, bool, error) {
 		b, err, ok := w.catch()
 		if err != nil || !ok {
 			w.endHistory()
-			return nil, false, err
+			return nil, false, cmp.Or(w.ended(), err)
 		}
 		if b.Revision >= w.start {
 			w.endHistory()

@@ -58,6 +58,9 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := s.present(); err != nil {
+		return 0, err
+	}
 	if err := s.awaitIndexes(ctx, plan.claims); err != nil {
 		return 0, err
 	}
@@ -66,12 +69,13 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
+		known := s.Revision()
 		result, err := s.cfg.Engine.Commit(ctx, ready)
 		if err != nil {
 			return 0, s.noticed(err)
 		}
 		if result.Committed && len(ready.Writes) > 0 {
-			return result.Revision, s.WaitFor(ctx, result.Revision)
+			return result.Revision, s.noticed(s.reach(ctx, known+1, result.Revision))
 		}
 		if err := s.Sync(ctx); err != nil {
 			return 0, err

@@ -9,12 +9,14 @@ package kindrpc
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 
 	"vortex"
 	"vortex/internal/kind"
@@ -54,17 +56,25 @@ func Options() []grpc.ServerOption {
 	}
 }
 
-// fresh waits until memory is as new as the consistency asks for. While the engine is away reads go on from memory; Status
-// says so.
+// StaleHeader is in the header of an answer that was read from memory while the engine was away, though the request asked for
+// a linearizable one: it may be out of date.
+const StaleHeader = "vortex-stale"
+
+// fresh waits until memory is as new as the consistency asks for. While the engine is away reads go on from memory, and
+// the answer is marked with StaleHeader.
 func (s *Service) fresh(ctx context.Context, c kindpb.Consistency) error {
-	if c == kindpb.Consistency_SNAPSHOT || s.Store.Stale() {
+	if c == kindpb.Consistency_SNAPSHOT {
 		return nil
 	}
-	err := s.Store.Sync(ctx)
-	if vortex.IsKind(err, vortex.Unavailable) {
-		return nil
+	if !s.Store.Stale() {
+		if err := s.Store.Sync(ctx); !vortex.IsKind(err, vortex.Unavailable) {
+			return err
+		}
 	}
-	return err
+	if err := grpc.SetHeader(ctx, metadata.Pairs(StaleHeader, "true")); err != nil {
+		return fmt.Errorf("mark the answer as stale: %w", err)
+	}
+	return nil
 }
 
 // Get implements the wire contract.
