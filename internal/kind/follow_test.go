@@ -246,6 +246,9 @@ func TestEngineReplacedWhileWriting(t *testing.T) {
 		mustPut(t, store, "k", fmt.Append(nil, n))
 	}
 	l.back(second) // nobody was told
+	if _, err := second.Commit(t.Context(), engine.Txn{Writes: []engine.Write{{Key: "other", Value: []byte("\x01\x00x")}}}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := store.Put(t.Context(), "k", []byte("new"), 0); !vortex.IsKind(err, vortex.Unavailable) {
 		t.Errorf("a commit that goes back in time: %v; want Unavailable", err)
 	}

@@ -75,7 +75,7 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 			return 0, s.noticed(err)
 		}
 		if result.Committed && len(ready.Writes) > 0 {
-			return result.Revision, s.noticed(s.reach(ctx, known+1, result.Revision))
+			return result.Revision, s.noticed(s.reach(ctx, known, result.Revision))
 		}
 		if err := s.Sync(ctx); err != nil {
 			return 0, err
