@@ -89,6 +89,9 @@ func (s *Store) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if kv.Key == unfinishedKey {
+			return errUnfinished
+		}
 		if fresh.takeGuard(kv.Key, kv.ModRevision) {
 			continue
 		}
