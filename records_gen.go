@@ -239,6 +239,22 @@ func (Severity) Values() []Severity {
 	return []Severity{SeverityInfo, SeverityWarning, SeverityError}
 }
 
+// AccessVerb is what Permission.verb may be.
+type AccessVerb string
+
+// The values of AccessVerb.
+const (
+	AccessVerbRead   AccessVerb = "read"
+	AccessVerbWrite  AccessVerb = "write"
+	AccessVerbSchema AccessVerb = "schema"
+	AccessVerbAdmin  AccessVerb = "admin"
+)
+
+// Values returns every AccessVerb in the order of the schema.
+func (AccessVerb) Values() []AccessVerb {
+	return []AccessVerb{AccessVerbRead, AccessVerbWrite, AccessVerbSchema, AccessVerbAdmin}
+}
+
 // App is the document a user writes: the App spec.
 type App struct {
 	APIVersion  string         `json:"apiVersion,omitempty"`
@@ -715,6 +731,30 @@ func (x *EventRecord) SetDefaults() {
 	}
 }
 
+// RoleRecord is a record below vortex:role.
+// A role that tokens and certificates can have. Written by whoever has the role admin.
+type RoleRecord struct {
+	Name      string       `json:"name"`
+	Allow     []Permission `json:"allow"`
+	CreatedAt time.Time    `json:"created_at"`
+}
+
+// Permission is what stands in RoleRecord.allow.
+type Permission struct {
+	Verb   AccessVerb `json:"verb"`
+	Prefix string     `json:"prefix,omitempty"` // of the keys; absent is all keys
+}
+
+// TokenRecord is a record below vortex:token.
+// A bearer token with its role; it has a TTL when it expires. Written by whoever has the role admin.
+type TokenRecord struct {
+	Name      string    `json:"name"`
+	Hash      string    `json:"hash"` // SHA-256 of the token, in hex; the token itself is kept nowhere
+	Role      string    `json:"role"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
 // The key tables of the records.
 var (
 	Apps        = Table[AppRecord]{Type: "AppRecord", Prefix: "vortex:app"}
@@ -732,4 +772,6 @@ var (
 	Nodes       = Table[NodeRecord]{Type: "NodeRecord", Prefix: "vortex:node"}
 	Edges       = Table[EdgeRecord]{Type: "EdgeRecord", Prefix: "vortex:edge"}
 	Events      = Table[EventRecord]{Type: "EventRecord", Prefix: "vortex:event"}
+	Roles       = Table[RoleRecord]{Type: "RoleRecord", Prefix: "vortex:role"}
+	Tokens      = Table[TokenRecord]{Type: "TokenRecord", Prefix: "vortex:token"}
 )

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/grpc"
 
 	"vortex/client"
 	"vortex/internal/api"
@@ -22,7 +21,6 @@ import (
 	"vortex/internal/api/kindrpc"
 	"vortex/internal/cli"
 	"vortex/internal/config"
-	kindpb "vortex/proto/kind"
 )
 
 var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
@@ -47,8 +45,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := grpc.NewServer(kindrpc.Options()...)
-	kindpb.RegisterKindServiceServer(srv, &kindrpc.Service{Store: f.Store, Token: apitest.Token, Version: "test"})
+	srv := kindrpc.NewServer(&kindrpc.Service{Store: f.Store, Token: apitest.Token, Version: "test"})
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(srv.Stop)
 	dir := t.TempDir()

@@ -3,6 +3,7 @@ package kind
 import (
 	"fmt"
 	"hash/fnv"
+	"strconv"
 	"strings"
 
 	"vortex"
@@ -49,6 +50,12 @@ func claims(typ *ksl.Type, op Op, to []claim) []claim {
 	return to
 }
 
+// TakenBy is the key of the record that holds a value which has to be unique; errors of kind Exists wrap it.
+type TakenBy string
+
+// Error implements error.
+func (t TakenBy) Error() string { return strconv.Quote(string(t)) }
+
 // hold returns the compares and writes that keep claims true, or an error of kind Exists when another record than the
 // ones in written, which the same transaction writes, holds such a value. The caller holds the lock.
 func (s *state) hold(held []claim, written map[string]struct{}, now int64) ([]engine.Compare, []engine.Write, error) {
@@ -67,7 +74,7 @@ func (s *state) hold(held []claim, written map[string]struct{}, now int64) ([]en
 			})
 		}
 		if other != "" {
-			return nil, nil, vortex.Errorf(vortex.Exists, "%s.%s %q is taken by %q; it has to be unique", c.typ, c.field, c.value, other)
+			return nil, nil, vortex.Errorf(vortex.Exists, "%s.%s %q is taken by %w; it has to be unique", c.typ, c.field, c.value, TakenBy(other))
 		}
 		holders[k] = c.key
 		guard := c.guard()

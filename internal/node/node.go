@@ -19,12 +19,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 
 	"vortex"
 	"vortex/internal/agent"
 	"vortex/internal/api"
 	"vortex/internal/api/kindrpc"
+	"vortex/internal/authz"
 	"vortex/internal/edge"
 	"vortex/internal/edge/limit"
 	"vortex/internal/election"
@@ -32,7 +32,6 @@ import (
 	"vortex/internal/image"
 	"vortex/internal/kind"
 	"vortex/internal/nodes"
-	kindpb "vortex/proto/kind"
 )
 
 // Node is one Vortex process. Use New.
@@ -52,6 +51,7 @@ type Node struct {
 	addrs    Addresses
 	api      net.Listener // nil without an API
 	token    string
+	access   *authz.Authority
 }
 
 const (
@@ -147,6 +147,8 @@ func (n *Node) openStore(ctx context.Context) error {
 	n.parts.start("store", store.Run)
 	n.events = &event.Recorder{Store: store, Log: n.component("events")}
 	n.parts.start("events", n.events.Run)
+	n.access = &authz.Authority{Store: store, Token: n.token, Anonymous: n.cfg.Anonymous}
+	n.parts.start("access", n.access.Run)
 	return nil
 }
 
@@ -174,10 +176,7 @@ func (n *Node) startKind(ctx context.Context) error {
 	if n.cfg.Anonymous == kindrpc.AnonymousFull {
 		n.log.WarnContext(ctx, "Anyone who reaches Kind's port may change everything: --kind-anonymous is full", "address", n.addrs.Kind)
 	}
-	srv := grpc.NewServer(kindrpc.Options()...)
-	kindpb.RegisterKindServiceServer(srv, &kindrpc.Service{
-		Store: n.store, Token: n.token, Anonymous: n.cfg.Anonymous, Version: n.cfg.Version, Log: n.component("kind-rpc"),
-	})
+	srv := kindrpc.NewServer(&kindrpc.Service{Store: n.store, Access: n.access, Version: n.cfg.Version, Log: n.component("kind-rpc")})
 	n.parts.start("Kind", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, srv.Stop)
 		defer stop()

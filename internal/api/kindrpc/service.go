@@ -3,22 +3,21 @@
 // It translates: requests to the store's calls, records to messages, errors to codes, and it holds every caller to
 // what its role may read and write. It never decides anything about the data; the store validates.
 //
-//	srv := grpc.NewServer(kindrpc.Options()...)
-//	kindpb.RegisterKindServiceServer(srv, &kindrpc.Service{Store: store, Token: token, Anonymous: kindrpc.AnonymousLimited})
+//	srv := kindrpc.NewServer(&kindrpc.Service{Store: store, Token: token, Anonymous: kindrpc.AnonymousLimited})
 package kindrpc
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
-	"time"
+	"slices"
+	"sync"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
 	"vortex"
+	"vortex/internal/authz"
 	"vortex/internal/kind"
 	kindpb "vortex/proto/kind"
 )
@@ -28,32 +27,23 @@ type Service struct {
 	kindpb.UnimplementedKindServiceServer
 
 	Store *kind.Store
+	// Access knows who may do what; nil is an authority over the store with the Token and Anonymous below. Where it runs, streams end
+	// as soon as their caller loses what it may do.
+	Access *authz.Authority
 	// Token is the bearer token that gives every right; empty accepts none.
 	Token string
 	// Anonymous is what clients without a token may do; "" is off.
 	Anonymous Anonymous
 	// Version is reported by Status.
 	Version string
+	// Limits bound what clients can make the server hold.
+	Limits Limits
 	// Log receives internal errors; nil discards.
 	Log *slog.Logger
-}
 
-const (
-	maxMessage       = 16 << 20
-	maxStreams       = 4096
-	keepAliveTime    = 30 * time.Second
-	keepAliveTimeout = 10 * time.Second
-)
-
-// Options are the gRPC server options the service expects: bounds on messages and streams, and dead peers noticed.
-func Options() []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(maxMessage),
-		grpc.MaxSendMsgSize(math.MaxInt32),
-		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepAliveTime, Timeout: keepAliveTimeout}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	}
+	load load
+	once sync.Once
+	own  *authz.Authority // when Access is nil
 }
 
 // StaleHeader is in the header of an answer that was read from memory while the engine was away, though the request asked for
@@ -123,7 +113,11 @@ func (s *Service) scan(ctx context.Context, prefix string, c kindpb.Consistency,
 		return nil, s.fail(err)
 	}
 	rev := s.Store.Revision()
-	return &kindpb.RangeScanResponse{Records: messages(read(), acc), Revision: uint64(rev)}, nil
+	found := readable(read(), acc)
+	if err := s.fits(ctx, found); err != nil {
+		return nil, s.fail(err)
+	}
+	return &kindpb.RangeScanResponse{Records: messages(found, acc), Revision: uint64(rev)}, nil
 }
 
 // Query implements the wire contract.
@@ -133,7 +127,7 @@ func (s *Service) Query(ctx context.Context, req *kindpb.QueryRequest) (*kindpb.
 		return nil, s.fail(err)
 	}
 	if typ, ok := s.Store.Schema().Type(req.GetSchemaType()); ok && typ.Prefix != "" {
-		if err := acc.read(typ.Prefix); err != nil {
+		if err := acc.scan(typ.Prefix); err != nil {
 			return nil, s.fail(err)
 		}
 	}
@@ -142,11 +136,37 @@ func (s *Service) Query(ctx context.Context, req *kindpb.QueryRequest) (*kindpb.
 	}
 	rev := s.Store.Revision()
 	f := kind.Filter{Field: req.GetField(), Value: req.GetValue()}
-	found, err := s.Store.Query(req.GetSchemaType(), f, int(req.GetLimit()), int(req.GetOffset()))
+	found, err := s.query(req, f, acc)
+	if err == nil {
+		err = s.fits(ctx, found)
+	}
 	if err != nil {
 		return nil, s.fail(err)
 	}
 	return &kindpb.QueryResponse{Records: messages(found, acc), Revision: uint64(rev)}, nil
+}
+
+// query finds the records that the caller may read. Those it may not read count for nothing, neither for the limit nor the offset.
+func (s *Service) query(req *kindpb.QueryRequest, f kind.Filter, acc access) ([]*kind.Record, error) {
+	limit, offset := int(req.GetLimit()), int(req.GetOffset())
+	if typ, ok := s.Store.Schema().Type(req.GetSchemaType()); !ok || acc.ReadsAll(typ.Prefix) {
+		return s.Store.Query(req.GetSchemaType(), f, limit, offset)
+	}
+	found, err := s.Store.Query(req.GetSchemaType(), f, 0, 0)
+	found = readable(found, acc)
+	found = found[min(offset, len(found)):]
+	if limit > 0 {
+		found = found[:min(limit, len(found))]
+	}
+	return found, err
+}
+
+// readable returns those of the records that the caller may read.
+func readable(records []*kind.Record, acc access) []*kind.Record {
+	if acc.ReadsAll("") {
+		return records
+	}
+	return slices.DeleteFunc(records, func(rec *kind.Record) bool { return !acc.mayRead(rec.Key) })
 }
 
 // Schema implements the wire contract.
@@ -157,8 +177,8 @@ func (s *Service) Schema(ctx context.Context, req *kindpb.SchemaRequest) (*kindp
 	}
 	schema := s.Store.Schema()
 	if len(req.GetText()) > 0 {
-		if !acc.all {
-			return nil, s.fail(vortex.Errorf(vortex.Denied, "anonymous clients may not load a schema; send a token"))
+		if err := acc.schema(); err != nil {
+			return nil, s.fail(err)
 		}
 		if schema, err = s.loadSchema(ctx, req); err != nil {
 			return nil, s.fail(err)

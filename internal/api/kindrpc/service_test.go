@@ -43,8 +43,7 @@ func serve(t *testing.T, mode kindrpc.Anonymous) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := grpc.NewServer(kindrpc.Options()...)
-	kindpb.RegisterKindServiceServer(srv, &kindrpc.Service{Store: store, Token: token, Anonymous: mode, Version: "v-test"})
+	srv := kindrpc.NewServer(&kindrpc.Service{Store: store, Token: token, Anonymous: mode, Version: "v-test"})
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(listener) }()
 	t.Cleanup(func() { srv.Stop(); <-done })

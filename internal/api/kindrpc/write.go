@@ -19,7 +19,7 @@ func (s *Service) Put(ctx context.Context, req *kindpb.PutRequest) (*kindpb.PutR
 	}
 	rev, err := s.Store.Commit(ctx, kind.Txn{Ops: []kind.Op{op}})
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, s.refused(ctx, err)
 	}
 	return &kindpb.PutResponse{Success: true, Revision: uint64(rev)}, nil
 }
@@ -70,9 +70,16 @@ func (s *Service) Cas(ctx context.Context, req *kindpb.CasRequest) (*kindpb.CasR
 	if err != nil {
 		return nil, s.fail(err)
 	}
-	won, err := s.Store.Swap(ctx, op.Key, req.GetExpectedValue(), op.Value, op.TTL)
+	acc, err := s.authorize(ctx)
+	if err == nil {
+		err = acc.read(op.Key) // who wins or loses learns what the key holds
+	}
 	if err != nil {
 		return nil, s.fail(err)
+	}
+	won, err := s.Store.Swap(ctx, op.Key, req.GetExpectedValue(), op.Value, op.TTL)
+	if err != nil {
+		return nil, s.refused(ctx, err)
 	}
 	return &kindpb.CasResponse{Success: won, Revision: uint64(s.Store.Revision())}, nil
 }
@@ -88,7 +95,7 @@ func (s *Service) Txn(ctx context.Context, req *kindpb.TxnRequest) (*kindpb.TxnR
 		return &kindpb.TxnResponse{Revision: uint64(s.Store.Revision())}, nil
 	}
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, s.refused(ctx, err)
 	}
 	return &kindpb.TxnResponse{Success: true, Revision: uint64(rev)}, nil
 }
@@ -97,6 +104,9 @@ func (s *Service) Txn(ctx context.Context, req *kindpb.TxnRequest) (*kindpb.TxnR
 func (s *Service) txn(ctx context.Context, req *kindpb.TxnRequest) (kind.Txn, error) {
 	acc, err := s.authorize(ctx)
 	if err != nil {
+		return kind.Txn{}, err
+	}
+	if err := s.checkTxn(req); err != nil {
 		return kind.Txn{}, err
 	}
 	var txn kind.Txn
