@@ -54,12 +54,12 @@ func (s *Store) sweepDue(ctx context.Context) time.Duration {
 // one transaction when none changed, else one by one.
 func (s *Store) deleteExpired(ctx context.Context, records []*Record) error {
 	txn := expiryTxn(records)
-	result, err := s.cfg.Engine.Commit(ctx, txn)
+	result, err := s.commit(ctx, txn)
 	if err != nil || result.Committed || len(records) == 1 {
 		return err
 	}
 	for _, rec := range records {
-		if _, err := s.cfg.Engine.Commit(ctx, expiryTxn([]*Record{rec})); err != nil {
+		if _, err := s.commit(ctx, expiryTxn([]*Record{rec})); err != nil {
 			return err
 		}
 	}

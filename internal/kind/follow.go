@@ -83,7 +83,7 @@ func (s *Store) follow(ctx context.Context) error {
 			return fmt.Errorf("apply revision %d: %w", batch.Revision, err)
 		}
 		s.stale.Store(false)
-		s.hub.publish(batch.Revision, events)
+		s.hub.publish(Batch{Revision: batch.Revision, Time: s.state.clock.time(), Events: events})
 		s.announce()
 	}
 	return causeOr(ctx, errEnded)

@@ -3,7 +3,6 @@ package kind
 import (
 	"bytes"
 	"context"
-	"strings"
 
 	"vortex/internal/kind/engine"
 )
@@ -18,6 +17,7 @@ func (s *Store) reload(ctx context.Context) error {
 	if _, err := s.state.apply(batch); err != nil {
 		return err
 	}
+	s.oldest.Store(0)
 	s.gap.Store(false)
 	select {
 	case <-s.broken:
@@ -56,8 +56,8 @@ func (s *Store) difference(ctx context.Context) (batch engine.Batch, err error) 
 func (s *state) holds(kv engine.KV) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if strings.HasPrefix(kv.Key, guardPrefix) {
-		return s.guards[kv.Key] == kv.ModRevision
+	if Hidden(kv.Key) {
+		return s.hiddenRevision(kv.Key) == kv.ModRevision
 	}
 	rec, ok := s.records.Get(kv.Key)
 	if !ok || rec.ModRevision != kv.ModRevision || rec.CreateRevision != kv.CreateRevision {
@@ -67,7 +67,7 @@ func (s *state) holds(kv engine.KV) bool {
 	return err == nil && expires == rec.ExpiresAt && bytes.Equal(value, rec.Value)
 }
 
-// keys returns every key in memory, guards included.
+// keys returns every key in memory, the store's own included.
 func (s *state) keys() []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -76,6 +76,9 @@ func (s *state) keys() []string {
 		keys = append(keys, key)
 		return true
 	})
+	if s.clock.writtenAt() != 0 {
+		keys = append(keys, clockKey)
+	}
 	for key := range s.guards {
 		keys = append(keys, key)
 	}

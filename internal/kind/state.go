@@ -22,6 +22,7 @@ type state struct {
 	indexes indexes
 	guards  map[string]int64 // key of a @unique guard -> its revision
 	expiry  expiryHeap
+	clock   clock
 	sooner  chan struct{} // one slot: a record expires before all others did
 	unbuilt chan struct{} // one slot: an index has to be built
 }
@@ -40,7 +41,7 @@ func (s *state) apply(batch engine.Batch) ([]Event, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ch := range batch.Changes {
-		if s.takeGuard(ch.Key, ch.ModRevision) {
+		if s.takeHidden(ch.KV) {
 			continue
 		}
 		ev := Event{Key: ch.Key, Revision: batch.Revision, Deleted: ch.Delete}
@@ -64,14 +65,7 @@ func (s *state) apply(batch engine.Batch) ([]Event, error) {
 
 // record makes a Record of what the engine holds. The caller holds the lock.
 func (s *state) record(kv engine.KV) (*Record, error) {
-	value, expires, err := unseal(kv.Value)
-	if err != nil {
-		return nil, err
-	}
-	return &Record{
-		Key: kv.Key, Value: value, ExpiresAt: expires,
-		CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision,
-	}, nil
+	return unsealed(kv)
 }
 
 // replace puts rec, or nothing when it is nil, in the place of key, and returns what stood there.

@@ -42,6 +42,7 @@ type Store struct {
 
 	stale   atomic.Bool   // the engine does not answer now
 	gap     atomic.Bool   // memory cannot go on from where it is: it has to be loaded anew
+	oldest  atomic.Int64  // a revision before which nothing is kept, as far as was asked
 	lost    chan struct{} // one slot: stale was set
 	broken  chan struct{} // one slot: gap was set
 	applied chan struct{} // closed and replaced at every applied batch, under appliedMu
@@ -85,12 +86,12 @@ func (s *Store) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if fresh.takeGuard(kv.Key, kv.ModRevision) {
+		if fresh.takeHidden(kv) {
 			continue
 		}
 		rec, err := fresh.record(kv)
 		if err != nil {
-			return fmt.Errorf("record %s: %w", kv.Key, err)
+			return err
 		}
 		fresh.replace(kv.Key, rec)
 	}

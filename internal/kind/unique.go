@@ -4,20 +4,17 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strconv"
-	"strings"
 
 	"vortex"
 	"vortex/internal/kind/engine"
 	"vortex/internal/kind/ksl"
 )
 
-// guardPrefix is where the engine holds the guards of @unique fields. A guard has no content: every transaction that
-// writes a value of its bucket compares its revision and rewrites it. So of two servers that
-// add the same value at the same time one loses the compare, catches up, and finds the other's record. Readers never
-// see guards.
-const guardPrefix = "vortex:unique:"
-
 // guardBuckets is how many guards a field has: enough that different values seldom meet, few enough to keep for good.
+//
+// A guard is a hidden key below guardPrefix without content: every transaction that writes a value of its bucket compares
+// its revision and rewrites it. So of two servers that add the same value at the same time one loses the
+// compare, catches up, and finds the other's record.
 const guardBuckets = 256
 
 // claim is a value of a @unique field that a transaction writes.
@@ -86,17 +83,4 @@ func (s *state) hold(held []claim, written map[string]struct{}, now int64) ([]en
 		writes = append(writes, engine.Write{Key: guard, Value: seal(nil, 0)})
 	}
 	return compares, writes, nil
-}
-
-// takeGuard takes in a guard's change, and reports whether key is one.
-func (s *state) takeGuard(key string, revision int64) bool {
-	if !strings.HasPrefix(key, guardPrefix) {
-		return false
-	}
-	if revision == 0 {
-		delete(s.guards, key) // only what is loaded anew loses one
-		return true
-	}
-	s.guards[key] = revision
-	return true
 }

@@ -6,9 +6,9 @@ import (
 	"iter"
 	"strings"
 	"sync"
+	"time"
 
 	"vortex"
-	"vortex/internal/kind/engine"
 )
 
 // Event is one key's change. Record is nil when it was deleted, Prev is nil when it was created.
@@ -23,6 +23,7 @@ type Event struct {
 // Batch is what one transaction changed, as far as a watcher asked for it.
 type Batch struct {
 	Revision int64
+	Time     time.Time // when it happened, up to a tenth of a second earlier; zero where it is not known
 	Events   []Event
 }
 
@@ -47,10 +48,10 @@ type Watch struct {
 	mu     sync.Mutex
 	queue  []Batch
 	err    error
-	catch  func() (engine.Batch, error, bool) // reads history from the engine until revision start
-	stop   func()                             // ends catch
-	cancel func()                             // makes a catch that waits return
-	abort  func()                             // the same for those who do not own the watch
+	catch  func() (Batch, error, bool) // reads history from the engine until revision start
+	stop   func()                      // ends catch
+	cancel func()                      // makes a catch that waits return
+	abort  func()                      // the same for those who do not own the watch
 	start  int64
 }
 
@@ -71,15 +72,14 @@ const recentBatches = 4096
 func newHub(buffer int) *hub { return &hub{buffer: buffer, watches: map[*Watch]struct{}{}} }
 
 // publish hands a batch to every watcher.
-func (h *hub) publish(rev int64, events []Event) {
+func (h *hub) publish(batch Batch) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	batch := Batch{Revision: rev, Events: events}
 	if len(h.recent) >= 2*recentBatches {
 		h.recent = append(h.recent[:0:0], h.recent[recentBatches:]...)
 	}
 	h.recent = append(h.recent, batch)
-	h.last = rev
+	h.last = batch.Revision
 	for w := range h.watches {
 		w.offer(batch)
 	}
@@ -134,7 +134,7 @@ func (s *Store) Watch(opts WatchOptions) *Watch {
 // replay makes the watch read the engine's history up to revision current before what it is offered.
 func (w *Watch) replay(s *Store, current int64) {
 	ctx, cancel := context.WithCancel(context.Background())
-	next, stop := iter.Pull2(s.cfg.Engine.Watch(ctx, w.opts.From))
+	next, stop := iter.Pull2(s.replay(ctx, w.opts.From))
 	w.start, w.catch, w.cancel, w.abort, w.stop = current, next, cancel, cancel, stop
 	w.wake()
 }
@@ -157,7 +157,7 @@ func (w *Watch) offer(b Batch) {
 		w.err = vortex.Errorf(vortex.Exhausted, "the watcher fell %d transactions behind and was dropped; list again and watch from there", w.limit)
 		w.queue = nil
 	} else {
-		w.queue = append(w.queue, Batch{Revision: b.Revision, Events: events})
+		w.queue = append(w.queue, Batch{Revision: b.Revision, Time: b.Time, Events: events})
 	}
 	w.wake()
 }
@@ -269,7 +269,7 @@ func (w *Watch) takeHistory() ([]Batch, bool, error) {
 		if b.Revision > w.start {
 			return nil, false, nil
 		}
-		if events := w.selects(historic(b)); len(events) > 0 {
+		if events := w.selects(b.Events); len(events) > 0 {
 			return []Batch{{Revision: b.Revision, Events: events}}, true, nil
 		}
 	}
@@ -281,26 +281,6 @@ func (w *Watch) endHistory() {
 	w.stop()
 	w.catch, w.stop, w.cancel = nil, nil, nil
 	w.wake()
-}
-
-// historic turns an engine's batch into events; what stood before is not known.
-func historic(b engine.Batch) []Event {
-	events := make([]Event, 0, len(b.Changes))
-	for _, ch := range b.Changes {
-		if strings.HasPrefix(ch.Key, guardPrefix) {
-			continue
-		}
-		ev := Event{Key: ch.Key, Revision: b.Revision, Deleted: ch.Delete}
-		if !ch.Delete {
-			value, expires, err := unseal(ch.Value)
-			if err != nil {
-				continue
-			}
-			ev.Record = &Record{Key: ch.Key, Value: value, ExpiresAt: expires, CreateRevision: ch.CreateRevision, ModRevision: ch.ModRevision}
-		}
-		events = append(events, ev)
-	}
-	return events
 }
 
 // Next waits until something is queued and returns it, or the error that ended the watch or ctx.

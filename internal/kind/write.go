@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"vortex"
@@ -70,7 +69,7 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 			return 0, err
 		}
 		known := s.Revision()
-		result, err := s.cfg.Engine.Commit(ctx, ready)
+		result, err := s.commit(ctx, ready)
 		if err != nil {
 			return 0, s.noticed(err)
 		}
@@ -133,8 +132,8 @@ func (s *Store) checkSize(op Op) error {
 	switch {
 	case op.Key == "":
 		return vortex.Errorf(vortex.Invalid, "a key must not be empty")
-	case strings.HasPrefix(op.Key, guardPrefix):
-		return vortex.Errorf(vortex.Invalid, "keys below %q are the store's own", guardPrefix)
+	case Hidden(op.Key):
+		return vortex.Errorf(vortex.Invalid, "%q is the store's own; choose another key", op.Key)
 	case len(op.Key) > s.cfg.MaxKeyBytes:
 		return vortex.Errorf(vortex.Invalid, "a key may have %d bytes, got %d", s.cfg.MaxKeyBytes, len(op.Key))
 	case len(op.Value) > s.cfg.MaxValueBytes:
