@@ -38,6 +38,13 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine) {
 		"ReadIndex":         testReadIndex,
 		"ConcurrentCommits": testConcurrentCommits,
 		"CanceledContext":   testCanceledContext,
+		"AnyBytes":          testAnyBytes,
+		"OneKeyInThePast":   testOneKeyInThePast,
+		"TheFuture":         testTheFuture,
+		"CompactionKeeps":   testCompactionKeeps,
+		"NothingChanged":    testNothingChanged,
+		"OneWinner":         testOneWinner,
+		"LostBesideWon":     testLostBesideWon,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -231,18 +238,25 @@ func (w *Watcher) follow(ctx context.Context, seq iter.Seq2[engine.Batch, error]
 	}
 }
 
+// batch returns the next batch, whether it changed something or not.
+func (w *Watcher) batch() engine.Batch {
+	w.t.Helper()
+	select {
+	case b := <-w.batches:
+		return b
+	case err := <-w.err:
+		w.t.Fatalf("watch: %v", err)
+	case <-time.After(30 * time.Second):
+		w.t.Fatal("no batch within 30 s")
+	}
+	return engine.Batch{}
+}
+
 // Next returns the next batch that changed something, as key=value or -key.
 func (w *Watcher) Next() (rev int64, changes []string) {
 	w.t.Helper()
 	for len(changes) == 0 {
-		var b engine.Batch
-		select {
-		case b = <-w.batches:
-		case err := <-w.err:
-			w.t.Fatalf("watch: %v", err)
-		case <-time.After(30 * time.Second):
-			w.t.Fatal("no batch within 30 s")
-		}
+		b := w.batch()
 		rev = b.Revision
 		for _, c := range b.Changes {
 			if c.Delete {
