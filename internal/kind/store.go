@@ -20,8 +20,9 @@ type Config struct {
 	Schema *ksl.Schema
 	// MaxKeyBytes and MaxValueBytes bound a record; defaults 1024 and 1.5 MiB.
 	MaxKeyBytes, MaxValueBytes int
-	// WatchBuffer is how many batches a watcher may lag behind before it is dropped; default 4096.
-	WatchBuffer int
+	// WatchBuffer and WatchBytes are how many batches, and bytes of values, a watcher may lag behind
+	// before it is dropped; defaults 4096 and 16 MiB.
+	WatchBuffer, WatchBytes int
 	// Log receives what an operator would act on; nil discards.
 	Log *slog.Logger
 }
@@ -30,6 +31,7 @@ const (
 	defaultMaxKey      = 1024
 	defaultMaxValue    = 3 << 19
 	defaultWatchBuffer = 4096
+	defaultWatchBytes  = 16 << 20
 )
 
 // Store is the cluster's state: typed records in memory, fed by the engine's log.
@@ -48,7 +50,6 @@ type Store struct {
 	applied chan struct{} // closed and replaced at every applied batch, under appliedMu
 
 	appliedMu sync.Mutex
-	loaded    int64 // the revision of the last load, under the hub's lock
 }
 
 // Open reads the engine's current records. The store answers reads from then on; Run must be
@@ -64,6 +65,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if s.cfg.WatchBuffer == 0 {
 		s.cfg.WatchBuffer = defaultWatchBuffer
 	}
+	if s.cfg.WatchBytes == 0 {
+		s.cfg.WatchBytes = defaultWatchBytes
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -71,7 +75,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		s.cfg.Schema = &ksl.Schema{}
 	}
 	s.state = newState(s.cfg.Schema)
-	s.hub = newHub(s.cfg.WatchBuffer)
+	s.hub = newHub(lag{int64(s.cfg.WatchBuffer), int64(s.cfg.WatchBytes)})
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("load store: %w", err)
 	}
@@ -86,6 +90,9 @@ func (s *Store) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if kv.Key == unfinishedKey {
+			return errUnfinished
+		}
 		if fresh.takeHidden(kv) {
 			continue
 		}
@@ -99,7 +106,8 @@ func (s *Store) load(ctx context.Context) error {
 	fresh.takeSchemas()
 	for fresh.build() { // nobody waits yet
 	}
-	s.state, s.loaded = fresh, rev
+	s.state = fresh
+	s.hub.reset(rev)
 	return nil
 }
 
