@@ -11,9 +11,6 @@ import (
 	"vortex/internal/kind/engine"
 )
 
-// unfinishedKey is in an engine while its content is being replaced. A store does not open on it.
-const unfinishedKey = guardPrefix + "restore"
-
 // errUnfinished is what a store says that finds unfinishedKey.
 var errUnfinished = vortex.Errorf(vortex.Precondition,
 	"a restore into this store was begun and not finished, so that it holds only a part; run `vortex snapshot restore` again")

@@ -57,9 +57,7 @@ func (s *segment) append(batches []kind.Batch) error {
 	var payload []byte
 	end := s.end
 	for n, b := range batches {
-		if at := time.Now(); at.After(end.Time) {
-			end.Time = at
-		}
+		end.Time = later(end.Time, b.Time)
 		payload = appendTxn(payload, b, end.Time)
 		end.Revision = b.Revision
 		end.Count++
@@ -72,6 +70,17 @@ func (s *segment) append(batches []kind.Batch) error {
 		s.end, payload = end, payload[:0]
 	}
 	return nil
+}
+
+// later is the later of the time of what came before and that of a transaction, now where that is not known.
+func later(before, at time.Time) time.Time {
+	if at.IsZero() {
+		at = time.Now()
+	}
+	if at.Before(before) {
+		return before
+	}
+	return at
 }
 
 func (s *segment) write(payload []byte) error {
