@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,15 +46,13 @@ type Store struct {
 	oldest  atomic.Int64  // a revision before which nothing is kept, as far as was asked
 	lost    chan struct{} // one slot: stale was set
 	broken  chan struct{} // one slot: gap was set
-	applied chan struct{} // closed and replaced at every applied batch, under appliedMu
-
-	appliedMu sync.Mutex
+	waiters waiters       // for revisions that memory has not taken in yet
 }
 
 // Open reads the engine's current records. The store answers reads from then on; Run must be
 // running for writes to return and for watchers to see anything.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{cfg: cfg, log: cfg.Log, applied: make(chan struct{}), lost: make(chan struct{}, 1), broken: make(chan struct{}, 1)}
+	s := &Store{cfg: cfg, log: cfg.Log, lost: make(chan struct{}, 1), broken: make(chan struct{}, 1)}
 	if s.cfg.MaxKeyBytes == 0 {
 		s.cfg.MaxKeyBytes = defaultMaxKey
 	}
@@ -116,31 +113,6 @@ func (s *Store) Revision() int64 {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
 	return s.state.rev
-}
-
-// announce wakes everybody who waits for a revision.
-func (s *Store) announce() {
-	s.appliedMu.Lock()
-	defer s.appliedMu.Unlock()
-	close(s.applied)
-	s.applied = make(chan struct{})
-}
-
-// WaitFor returns when the store has taken in rev.
-func (s *Store) WaitFor(ctx context.Context, rev int64) error {
-	for {
-		s.appliedMu.Lock()
-		applied := s.applied
-		s.appliedMu.Unlock()
-		if s.Revision() >= rev {
-			return nil
-		}
-		select {
-		case <-applied:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for revision %d: %w", rev, context.Cause(ctx))
-		}
-	}
 }
 
 // nowMillis is the clock that expiry is judged by.

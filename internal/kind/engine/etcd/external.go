@@ -27,6 +27,7 @@ const (
 	dialTimeout   = 5 * time.Second
 	keepAlive     = 2 * time.Second
 	externalBytes = 16 << 20
+	externalOps   = 120 // of all transactions that share a round: etcd takes 128 unless told otherwise
 )
 
 // Open connects to the cluster and returns when a member answered.
@@ -48,8 +49,8 @@ func (c External) Open(ctx context.Context) (*Engine, error) {
 	if err != nil {
 		return nil, &vortex.Error{Kind: vortex.Unavailable, Msg: "cannot connect to the etcd cluster", Err: err}
 	}
-	e := &Engine{client: client, prefix: c.Prefix, close: client.Close}
-	e.index = e.remoteIndex
+	e := newEngine(client, c.Prefix, bounds{operations: externalOps, bytes: groupBytes})
+	e.index, e.follow, e.close = e.remoteIndex, e.followRemote, client.Close
 	ping, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if _, err := e.index(ping); err != nil {
