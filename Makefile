@@ -72,11 +72,15 @@ test: deps-test helpers ## run every test; installs Debian packages when root on
 
 .PHONY: race
 race: helpers ## run the unit tests under the race detector
-	go test -race -shuffle=on $$(go list ./... | grep -v /test/e2e)
+	go test -race -shuffle=on $$(go list ./... | grep -Ev '/test/(e2e|kind)')
 
 .PHONY: e2e
 e2e: build ## run the end-to-end tests against bin/vortex
 	go test -count=1 -timeout 20m ./test/e2e/...
+
+.PHONY: prove
+prove: build ## prove the state store: kill, cut and fill up while every answer is checked; KIND_LONG=1 takes ten times as long
+	go test -v -count=1 -timeout 120m ./test/kind/...
 
 .PHONY: lint
 lint: helpers ## golangci-lint, pinned in tools/go.mod
@@ -97,7 +101,7 @@ check: ## generated code is fresh, modules are tidy, code is formatted
 
 .PHONY: cover
 cover: helpers ## test coverage of the unit tests
-	go test -coverprofile=coverage.out $$(go list ./... | grep -v /test/e2e) && go tool cover -func=coverage.out | tail -1
+	go test -coverprofile=coverage.out $$(go list ./... | grep -Ev '/test/(e2e|kind)') && go tool cover -func=coverage.out | tail -1
 
 .PHONY: bench
 bench: bench-main bench-kind ## run every benchmark

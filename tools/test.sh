@@ -60,9 +60,12 @@ build() { make --no-print-directory build; }
 # The tests of the drivers, the network and the images share one kernel's tables: two packages at a time.
 unit() {
 	local packages
-	mapfile -t packages < <(go list ./... | grep -v '^vortex/test/e2e')
+	mapfile -t packages < <(go list ./... | grep -Ev '^vortex/test/(e2e|kind)')
 	go test -race -shuffle=on -p 2 -timeout 15m "${packages[@]}"
 }
+
+# What it kills are processes of the built binary; the race detector would only slow the clients down.
+prove() { go test -count=1 -timeout 15m ./test/kind/...; }
 
 e2e() { go test -count=1 -timeout 15m ./test/e2e/...; }
 
@@ -76,6 +79,7 @@ start_engine
 stage build build
 stage vet vet
 stage "unit tests under the race detector" unit
+stage "proofs of the state store" prove
 stage "end-to-end tests of the built binary" e2e
 
 printf '\n==> Summary\n'

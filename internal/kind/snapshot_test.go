@@ -3,7 +3,6 @@ package kind_test
 import (
 	"fmt"
 	"maps"
-	"strconv"
 	"testing"
 	"time"
 
@@ -30,7 +29,7 @@ func TestSnapshotsStayWhatTheyAre(t *testing.T) {
 			}
 			continue
 		}
-		model[key] = strconv.Itoa(n)
+		model[key] = fmt.Sprint(n)
 		if _, err := store.Put(t.Context(), key, []byte(model[key]), 0); err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,7 @@ package harness
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -29,7 +31,7 @@ type Vortex struct {
 	API  *client.Client // with its token
 	Took time.Duration  // from the command to being ready
 	Bin  string         // the binary
-	args []string       // of the command
+	args []string       // the whole command
 	cmd  *exec.Cmd      //
 	log  *syncBuffer    // what it wrote
 	done chan struct{}  // closed when the process has ended
@@ -37,8 +39,10 @@ type Vortex struct {
 
 // Options say what to start. The zero value is a whole Vortex with the default runtime.
 type Options struct {
-	Data string   // default: a new temporary directory
-	Args []string // more flags of `vortex up`
+	Data    string   // default: a new temporary directory
+	Command string   // up, the default, or server
+	Args    []string // more flags of the command
+	Within  []string // a command that runs the binary, such as in another network namespace; it must become it
 }
 
 const (
@@ -77,17 +81,19 @@ func Start(ctx context.Context, opts Options) (*Vortex, error) {
 		}
 	}
 	v := &Vortex{Data: opts.Data, Bin: bin, log: &syncBuffer{}}
-	v.args = append([]string{
-		"up", "--data", opts.Data, "--api", "127.0.0.1:0", "--kind", "127.0.0.1:0", "--edge", "127.0.0.1:0",
+	v.args = append(slices.Clone(opts.Within), bin, cmp.Or(opts.Command, "up"))
+	v.args = append(v.args,
+		"--data", opts.Data, "--api", "127.0.0.1:0", "--kind", "127.0.0.1:0", "--edge", "127.0.0.1:0",
 		"--etcd-client", "", "--etcd-peer", "",
-	}, opts.Args...)
+	)
+	v.args = append(v.args, opts.Args...)
 	return v, v.start(ctx)
 }
 
 // start runs the command and waits for its run file.
 func (v *Vortex) start(ctx context.Context) error {
 	began := time.Now()
-	cmd := exec.Command(v.Bin, v.args...) //nolint:noctx // it outlives the context: tests end it
+	cmd := exec.Command(v.args[0], v.args[1:]...) //nolint:noctx // it outlives the context: tests end it
 	cmd.Stdout, cmd.Stderr = v.log, v.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -130,6 +136,9 @@ func (v *Vortex) connect() (err error) {
 
 // PID is the process's id.
 func (v *Vortex) PID() int { return v.cmd.Process.Pid }
+
+// Command is the process as it was started, for signals.
+func (v *Vortex) Command() *exec.Cmd { return v.cmd }
 
 // Log is what the process wrote so far.
 func (v *Vortex) Log() string { return v.log.String() }

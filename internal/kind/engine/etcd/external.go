@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -27,7 +28,6 @@ const (
 	dialTimeout   = 5 * time.Second
 	keepAlive     = 2 * time.Second
 	externalBytes = 16 << 20
-	externalOps   = 120 // of all transactions that share a round: etcd takes 128 unless told otherwise
 )
 
 // Open connects to the cluster and returns when a member answered.
@@ -35,8 +35,34 @@ func (c External) Open(ctx context.Context) (*Engine, error) {
 	if c.Prefix == "" {
 		c.Prefix = "/vortex/"
 	}
+	var clients []*clientv3.Client
+	for _, endpoint := range c.Endpoints {
+		client, err := c.dial(endpoint)
+		if err != nil {
+			return nil, errors.Join(err, newRoute(clients...).close())
+		}
+		clients = append(clients, client)
+	}
+	e := &Engine{route: newRoute(clients...), prefix: c.Prefix}
+	e.close = e.route.close
+	e.index = e.remoteIndex
+	ping, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if _, err := e.index(ping); err != nil {
+		_ = e.close()
+		return nil, &vortex.Error{
+			Kind: vortex.Unavailable,
+			Msg:  "no member of the etcd cluster answered; check --store and that etcd runs",
+			Err:  err,
+		}
+	}
+	return e, nil
+}
+
+// dial returns a client of one member.
+func (c External) dial(endpoint string) (*clientv3.Client, error) {
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints:            c.Endpoints,
+		Endpoints:            []string{endpoint},
 		DialTimeout:          dialTimeout,
 		DialKeepAliveTime:    keepAlive,
 		DialKeepAliveTimeout: keepAlive,
@@ -47,19 +73,7 @@ func (c External) Open(ctx context.Context) (*Engine, error) {
 		Logger:               zap.NewNop(),
 	})
 	if err != nil {
-		return nil, &vortex.Error{Kind: vortex.Unavailable, Msg: "cannot connect to the etcd cluster", Err: err}
+		return nil, &vortex.Error{Kind: vortex.Unavailable, Msg: "cannot connect to etcd at " + endpoint, Err: err}
 	}
-	e := newEngine(client, c.Prefix, bounds{operations: externalOps, bytes: groupBytes})
-	e.index, e.follow, e.close = e.remoteIndex, e.followRemote, client.Close
-	ping, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	if _, err := e.index(ping); err != nil {
-		_ = client.Close()
-		return nil, &vortex.Error{
-			Kind: vortex.Unavailable,
-			Msg:  "no member of the etcd cluster answered; check --store and that etcd runs",
-			Err:  err,
-		}
-	}
-	return e, nil
+	return client, nil
 }

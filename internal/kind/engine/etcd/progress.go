@@ -59,7 +59,9 @@ const lag = 20 * time.Millisecond
 // remoteIndex asks an external cluster for its newest revision with a linearizable read. The cluster may serve others,
 // whose revisions no watch of ours ever reaches: then the answer is that of a marker written just now.
 func (e *Engine) remoteIndex(ctx context.Context) (int64, error) {
-	resp, err := e.client.Get(ctx, e.prefix+markerKey, clientv3.WithCountOnly())
+	resp, err := e.route.ask(ctx, func(ctx context.Context, c *clientv3.Client) (*clientv3.GetResponse, error) {
+		return c.Get(ctx, e.prefix+markerKey, clientv3.WithCountOnly())
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -69,7 +71,7 @@ func (e *Engine) remoteIndex(ctx context.Context) (int64, error) {
 	if e.ours.reaches(soon, revision) {
 		return revision, nil
 	}
-	marker, err := e.client.Put(ctx, e.prefix+markerKey, "")
+	marker, err := e.route.client().Put(ctx, e.prefix+markerKey, "")
 	if err != nil {
 		return 0, err
 	}
