@@ -35,8 +35,10 @@ type Config struct {
 	API, Kind, Edge string
 	// EtcdClient and EtcdPeer are where the embedded engine listens; "" keeps it on a private socket.
 	EtcdClient, EtcdPeer string
-	// Store is "" for the embedded engine, or etcd://host:port,host:port.
+	// Store is "" for the embedded engine, etcd://host:port,host:port or postgres://user@host/database.
 	Store string
+	// StoreCA, StoreCert and StoreKey are files in PEM: who signs an external store's certificate, and ours for it.
+	StoreCA, StoreCert, StoreKey string
 	// KindAnonymous is what clients of the store without a token may do: full, limited or off.
 	KindAnonymous string
 	// Token is the API's bearer token; "" keeps the one in Data, or makes one.
@@ -94,9 +96,7 @@ func (c *Config) Validate() error {
 	if c.Join != "" {
 		add("--join: this version runs one server; joining a cluster is not in it yet\nrun `vortex up` or `vortex server` without --join")
 	}
-	if c.Store != "" && !strings.HasPrefix(c.Store, "etcd://") {
-		add("store.url: expected etcd://host:port,host:port, or nothing for the embedded store, got %q", c.Store)
-	}
+	problems = append(problems, c.storeProblems()...)
 	for _, choice := range []struct {
 		key, value string
 		known      []string
@@ -111,6 +111,27 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(append(problems, c.limitProblems()...)...)
+}
+
+// storeSchemes are what an external store's URL starts with.
+var storeSchemes = []string{"etcd", "postgres", "postgresql"}
+
+func (c *Config) storeProblems() (problems []error) {
+	add := func(format string, args ...any) {
+		problems = append(problems, vortex.Errorf(vortex.Invalid, format, args...))
+	}
+	scheme, rest, ok := strings.Cut(c.Store, "://")
+	switch {
+	case c.Store != "" && (!ok || rest == "" || !slices.Contains(storeSchemes, scheme)): // not quoted: there may be a password in it
+		add("store.url: expected etcd://host:port,host:port or postgres://user@host/database, or nothing for the embedded store, got one that starts with %q",
+			scheme[:min(len(scheme), 12)])
+	case c.Store == "" && c.StoreCA+c.StoreCert+c.StoreKey != "":
+		add("store.ca, store.cert and store.key are for an external store; give store.url too")
+	}
+	if (c.StoreCert == "") != (c.StoreKey == "") {
+		add("store.cert and store.key: expected both or none")
+	}
+	return problems
 }
 
 func (c *Config) addressProblems() (problems []error) {

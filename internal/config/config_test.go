@@ -135,6 +135,9 @@ func TestValidate(t *testing.T) {
 		"anonymous": {func(c *Config) { c.KindAnonymous = "limted" }, `did you mean "limited"?`},
 		"runtime":   {func(c *Config) { c.Runtime = "podman" }, "agent.runtime: expected auto, oci, docker, process, sim"},
 		"store":     {func(c *Config) { c.Store = "redis://x" }, "store.url: expected etcd://"},
+		"no store":  {func(c *Config) { c.Store = "postgres://" }, "or postgres://user@host/database"},
+		"half cert": {func(c *Config) { c.Store, c.StoreCert = "etcd://h:1", "x" }, "store.cert and store.key: expected both or none"},
+		"lone ca":   {func(c *Config) { c.StoreCA = "x" }, "give store.url too"},
 		"limits":    {func(c *Config) { c.Settings.MinReplicas = 51 }, "cluster.min_replicas (51) is more than cluster.max_replicas (50)"},
 		"ratelimit": {func(c *Config) { c.Settings.RateLimit = 0 }, "ratelimiter.ratelimit"},
 		"window":    {func(c *Config) { c.Settings.RateWindow = 0 }, "ratelimiter.ratewindow"},
@@ -147,8 +150,11 @@ func TestValidate(t *testing.T) {
 			}
 		})
 	}
-	if err := good.Validate(); err != nil {
-		t.Errorf("defaults: %v", err)
+	for _, store := range []string{"", "etcd://a:1,b:2", "postgres://u@a,b/d?sslmode=disable", "postgresql:///d?host=/run/postgresql"} {
+		good.Store = store
+		if err := good.Validate(); err != nil {
+			t.Errorf("store %q: %v", store, err)
+		}
 	}
 }
 

@@ -22,8 +22,10 @@ type Config struct {
 	API, Kind, Edge string
 	// EtcdClient and EtcdPeer are the embedded engine's addresses; "" keeps it on a private socket.
 	EtcdClient, EtcdPeer string
-	// Store is "" for the embedded engine, or etcd://host:port,host:port.
+	// Store is "" for the embedded engine, etcd://host:port,host:port or postgres://user@host/database.
 	Store string
+	// StoreTLS are the certificates for an external store.
+	StoreTLS StoreTLS
 	// Anonymous is what Kind clients without a token may do.
 	Anonymous kindrpc.Anonymous
 	// Token is the API's bearer token; "" keeps the one in Data, or makes one.

@@ -33,6 +33,7 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 		Data: cfg.Data, Name: cfg.Name, Labels: cfg.Labels,
 		API: cfg.API, Kind: cfg.Kind, Edge: cfg.Edge,
 		EtcdClient: cfg.EtcdClient, EtcdPeer: cfg.EtcdPeer, Store: cfg.Store,
+		StoreTLS:  StoreTLS{CA: cfg.StoreCA, Cert: cfg.StoreCert, Key: cfg.StoreKey},
 		Anonymous: kindrpc.Anonymous(cfg.KindAnonymous), Token: cfg.Token,
 		Runtime: cfg.Runtime, DockerHost: cfg.DockerHost,
 		NoAgent: cfg.NoAgent, NoEdge: cfg.NoEdge, Remove: cfg.Rm,

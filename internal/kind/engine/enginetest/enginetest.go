@@ -252,6 +252,21 @@ func (w *Watcher) batch() engine.Batch {
 	return engine.Batch{}
 }
 
+// End waits until the watch ends, and returns its error.
+func (w *Watcher) End() error {
+	w.t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		select {
+		case <-w.batches:
+		case err := <-w.err:
+			return err
+		case <-deadline:
+			w.t.Fatal("the watch does not end within 30 s")
+		}
+	}
+}
+
 // Next returns the next batch that changed something, as key=value or -key.
 func (w *Watcher) Next() (rev int64, changes []string) {
 	w.t.Helper()

@@ -42,6 +42,12 @@ func (s *Server) Promote() {
 	s.Exec("SELECT pg_reload_conf()")
 }
 
+// CaughtUp waits until a replica shows everything that its primary has.
+func (s *Server) CaughtUp(primary *Server) {
+	s.tb.Helper()
+	eventually(primary, "the replica catches up", "SELECT 1/count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()")
+}
+
 // eventually waits until a statement succeeds.
 func eventually(s *Server, what, sql string) {
 	s.tb.Helper()
