@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 
 	"vortex"
 	"vortex/internal/kind/engine"
@@ -125,4 +126,113 @@ func unsealed(kv engine.KV) (*Record, error) {
 		return nil, fmt.Errorf("record %s: %w", kv.Key, err)
 	}
 	return &Record{Key: kv.Key, Value: value, ExpiresAt: expires, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision}, nil
+}
+
+// History yields the transactions from one revision to another, both included, oldest first, with what stood there
+// before each change. From 0 is the oldest kept, to 0 the newest. The last pair may hold an error: OutOfRange when from
+// is compacted, Invalid when to has not happened.
+func (s *Store) History(ctx context.Context, prefix string, from, to int64) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
+		from, to, err := s.bounds(ctx, from, to)
+		if err != nil {
+			yield(Batch{}, err)
+			return
+		}
+		if from > to {
+			return
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		past := earlier{s: s}
+		for b, err := range s.replay(ctx, from) {
+			if err == nil && b.Revision > to {
+				return
+			}
+			if err == nil {
+				b, err = past.complete(ctx, b, prefix)
+			}
+			if err != nil {
+				yield(Batch{}, s.pastError(ctx, from, err))
+				return
+			}
+			if len(b.Events) > 0 && !yield(b, nil) || b.Revision == to {
+				return
+			}
+		}
+	}
+}
+
+// bounds resolves and checks the ends of a history.
+func (s *Store) bounds(ctx context.Context, from, to int64) (first, last int64, err error) {
+	if err := s.Sync(ctx); err != nil {
+		return 0, 0, err
+	}
+	if to == 0 {
+		to = s.Revision()
+	}
+	if err := s.checkRevision(ctx, to); err != nil {
+		return 0, 0, err
+	}
+	oldest, err := s.Oldest(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	switch {
+	case from == 0:
+		from = oldest + 1
+	case from <= oldest && oldest > 1:
+		return 0, 0, vortex.Errorf(vortex.OutOfRange, "the history kept begins after revision %d, so %d is not in it; name a newer one", oldest, from)
+	}
+	return max(from, 1), to, nil
+}
+
+// earlier tells what stood at a key before a transaction, in a history that is read forward.
+type earlier struct {
+	s     *Store
+	known map[string]*Record // as the transactions read so far left them; nil where they deleted it
+}
+
+// mostKnown bounds what is remembered; what is forgotten is read again from the engine.
+const mostKnown = 4096
+
+// complete keeps the events below prefix and adds what stood there before.
+func (e *earlier) complete(ctx context.Context, b Batch, prefix string) (Batch, error) {
+	if e.known == nil || len(e.known) > mostKnown {
+		e.known = map[string]*Record{}
+	}
+	events := b.Events[:0]
+	for _, ev := range b.Events {
+		if !strings.HasPrefix(ev.Key, prefix) {
+			continue
+		}
+		prev, err := e.before(ctx, ev)
+		if err != nil {
+			return Batch{}, err
+		}
+		if !ev.Deleted && prev != nil && prev.expired(b.Time.UnixMilli()) {
+			prev = nil // it was not there for anybody
+		}
+		ev.Prev, e.known[ev.Key] = prev, ev.Record
+		events = append(events, ev)
+	}
+	b.Events = events
+	return b, nil
+}
+
+// before returns what stood at a key before an event, nil when nothing did.
+func (e *earlier) before(ctx context.Context, ev Event) (*Record, error) {
+	if rec, ok := e.known[ev.Key]; ok {
+		return rec, nil
+	}
+	if ev.Revision <= 1 || !ev.Deleted && ev.Record.CreateRevision == ev.Revision {
+		return nil, nil //nolint:nilnil // no record is the answer
+	}
+	rev := ev.Revision - 1
+	for kv, err := range e.s.cfg.Engine.Range(ctx, ev.Key, ev.Key+"\x00", &rev) {
+		if err != nil {
+			return nil, err
+		}
+		return unsealed(kv)
+	}
+	return nil, nil //nolint:nilnil // no record is the answer
 }

@@ -94,6 +94,13 @@ func (s *Store) Len() int {
 	return s.state.records.Len()
 }
 
+// MemoryBytes is about what the records take in memory.
+func (s *Store) MemoryBytes() int64 {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	return s.state.bytes
+}
+
 // Schema returns the types in force.
 func (s *Store) Schema() *ksl.Schema {
 	s.state.mu.RLock()

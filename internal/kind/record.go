@@ -19,6 +19,17 @@ type Record struct {
 	decoded atomic.Value // a pointer to its value as its type, once somebody asked
 }
 
+// recordCost is about what a record takes in memory besides its key and value: itself and its place in the tree.
+const recordCost = 160
+
+// size is about what the record takes in memory, 0 when there is none.
+func (r *Record) size() int64 {
+	if r == nil {
+		return 0
+	}
+	return int64(len(r.Key) + len(r.Value) + recordCost)
+}
+
 // expired reports whether the record is invisible at now, in Unix milliseconds.
 func (r *Record) expired(now int64) bool { return r.ExpiresAt != 0 && r.ExpiresAt <= now }
 

@@ -23,6 +23,7 @@ type state struct {
 	guards  map[string]int64 // key of a @unique guard -> its revision
 	expiry  expiryHeap
 	clock   clock
+	bytes   int64         // about what the records take
 	sooner  chan struct{} // one slot: a record expires before all others did
 	unbuilt chan struct{} // one slot: an index has to be built
 }
@@ -79,6 +80,7 @@ func (s *state) replace(key string, rec *Record) *Record {
 			s.watchExpiry(rec)
 		}
 	}
+	s.bytes += rec.size() - prev.size()
 	s.reindex(key, prev, rec)
 	return prev
 }

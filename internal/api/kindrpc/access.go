@@ -87,6 +87,4 @@ func (a access) scan(prefix string) error { return a.CheckScan(prefix) }
 func (a access) schema() error { return a.Check(authz.Schema, "") }
 
 // admin refuses a caller that may not do what concerns the whole store.
-//
-//nolint:unused // compaction and snapshots ask it
 func (a access) admin(what string) error { return a.Check(authz.Admin, what) }

@@ -7,6 +7,7 @@
 package kindrpc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -76,10 +77,7 @@ func (s *Service) Get(ctx context.Context, req *kindpb.GetRequest) (*kindpb.Reco
 	if err := acc.read(req.GetKey()); err != nil {
 		return nil, s.fail(err)
 	}
-	if err := s.fresh(ctx, req.GetConsistency()); err != nil {
-		return nil, s.fail(err)
-	}
-	rec, err := s.Store.Get(req.GetKey())
+	rec, err := s.get(ctx, req)
 	if err != nil {
 		return nil, s.fail(err)
 	}
@@ -88,20 +86,26 @@ func (s *Service) Get(ctx context.Context, req *kindpb.GetRequest) (*kindpb.Reco
 
 // RangeScan implements the wire contract.
 func (s *Service) RangeScan(ctx context.Context, req *kindpb.RangeScanRequest) (*kindpb.RangeScanResponse, error) {
-	return s.scan(ctx, commonPrefix(req.GetLo(), req.GetHi()), req.GetConsistency(), func() []*kind.Record {
-		return s.Store.RangeScan(req.GetLo(), req.GetHi(), filters(req.GetFilters())...)
+	wanted := filters(req.GetFilters())
+	return s.scan(ctx, commonPrefix(req.GetLo(), req.GetHi()), req, reading{
+		now: func() []*kind.Record { return s.Store.RangeScan(req.GetLo(), req.GetHi(), wanted...) },
+		then: func(p kind.Past) records {
+			return kind.Matching(p.Scan(ctx, req.GetLo(), req.GetHi()+"\x00"), wanted...)
+		},
 	})
 }
 
 // PrefixScan implements the wire contract.
 func (s *Service) PrefixScan(ctx context.Context, req *kindpb.PrefixScanRequest) (*kindpb.RangeScanResponse, error) {
-	return s.scan(ctx, req.GetPrefix(), req.GetConsistency(), func() []*kind.Record {
-		return s.Store.PrefixScan(req.GetPrefix(), filters(req.GetFilters())...)
+	wanted := filters(req.GetFilters())
+	return s.scan(ctx, req.GetPrefix(), req, reading{
+		now:  func() []*kind.Record { return s.Store.PrefixScan(req.GetPrefix(), wanted...) },
+		then: func(p kind.Past) records { return kind.Matching(p.Prefix(ctx, req.GetPrefix()), wanted...) },
 	})
 }
 
-// scan answers with what read finds, less what the caller may not see.
-func (s *Service) scan(ctx context.Context, prefix string, c kindpb.Consistency, read func() []*kind.Record) (*kindpb.RangeScanResponse, error) {
+// scan answers with what r finds, less what the caller may not see.
+func (s *Service) scan(ctx context.Context, prefix string, req asOf, r reading) (*kindpb.RangeScanResponse, error) {
 	acc, err := s.authorize(ctx)
 	if err != nil {
 		return nil, s.fail(err)
@@ -109,11 +113,10 @@ func (s *Service) scan(ctx context.Context, prefix string, c kindpb.Consistency,
 	if err := acc.scan(prefix); err != nil {
 		return nil, s.fail(err)
 	}
-	if err := s.fresh(ctx, c); err != nil {
+	found, rev, err := s.read(ctx, req, acc, r)
+	if err != nil {
 		return nil, s.fail(err)
 	}
-	rev := s.Store.Revision()
-	found := readable(read(), acc)
 	if err := s.fits(ctx, found); err != nil {
 		return nil, s.fail(err)
 	}
@@ -131,12 +134,7 @@ func (s *Service) Query(ctx context.Context, req *kindpb.QueryRequest) (*kindpb.
 			return nil, s.fail(err)
 		}
 	}
-	if err := s.fresh(ctx, req.GetConsistency()); err != nil {
-		return nil, s.fail(err)
-	}
-	rev := s.Store.Revision()
-	f := kind.Filter{Field: req.GetField(), Value: req.GetValue()}
-	found, err := s.query(req, f, acc)
+	found, rev, err := s.query(ctx, req, acc)
 	if err == nil {
 		err = s.fits(ctx, found)
 	}
@@ -147,18 +145,32 @@ func (s *Service) Query(ctx context.Context, req *kindpb.QueryRequest) (*kindpb.
 }
 
 // query finds the records that the caller may read. Those it may not read count for nothing, neither for the limit nor the offset.
-func (s *Service) query(req *kindpb.QueryRequest, f kind.Filter, acc access) ([]*kind.Record, error) {
+func (s *Service) query(ctx context.Context, req *kindpb.QueryRequest, acc access) (found []*kind.Record, rev int64, err error) {
 	limit, offset := int(req.GetLimit()), int(req.GetOffset())
-	if typ, ok := s.Store.Schema().Type(req.GetSchemaType()); !ok || acc.ReadsAll(typ.Prefix) {
-		return s.Store.Query(req.GetSchemaType(), f, limit, offset)
+	f := kind.Filter{Field: req.GetField(), Value: req.GetValue()}
+	typ, ok := s.Store.Schema().Type(req.GetSchemaType())
+	quick := (!ok || acc.ReadsAll(typ.Prefix)) && !past(req)
+	if quick {
+		if err := s.fresh(ctx, req.GetConsistency()); err != nil {
+			return nil, 0, err
+		}
+		rev := s.Store.Revision()
+		found, err = s.Store.Query(req.GetSchemaType(), f, limit, offset)
+		return found, rev, err
 	}
-	found, err := s.Store.Query(req.GetSchemaType(), f, 0, 0)
-	found = readable(found, acc)
+	var refused error
+	found, rev, err = s.read(ctx, req, acc, reading{
+		now: func() (all []*kind.Record) {
+			all, refused = s.Store.Query(req.GetSchemaType(), f, 0, 0)
+			return all
+		},
+		then: func(p kind.Past) records { return p.Find(ctx, req.GetSchemaType(), f.Field, f.Value) },
+	})
 	found = found[min(offset, len(found)):]
 	if limit > 0 {
 		found = found[:min(limit, len(found))]
 	}
-	return found, err
+	return found, rev, cmp.Or(err, refused)
 }
 
 // readable returns those of the records that the caller may read.
@@ -203,12 +215,15 @@ func (s *Service) Status(ctx context.Context, _ *kindpb.StatusRequest) (*kindpb.
 	if _, err := s.authorize(ctx); err != nil {
 		return nil, s.fail(err)
 	}
-	return &kindpb.StatusResponse{
-		Revision: uint64(s.Store.Revision()),
-		Records:  uint64(s.Store.Len()),
-		Stale:    s.Store.Stale(),
-		Version:  s.Version,
-	}, nil
+	resp := &kindpb.StatusResponse{
+		Revision:    uint64(s.Store.Revision()),
+		Records:     uint64(s.Store.Len()),
+		Stale:       s.Store.Stale(),
+		Version:     s.Version,
+		MemoryBytes: uint64(s.Store.MemoryBytes()),
+	}
+	s.tellHistory(ctx, resp)
+	return resp, nil
 }
 
 // messages turns records into messages, leaving out what the caller may not read.
