@@ -25,7 +25,7 @@ type Authority struct {
 	Anonymous Mode
 
 	current atomic.Pointer[register]
-	changes atomic.Pointer[kind.Watch] // of roles and tokens; it is ready when current is out of date
+	changes atomic.Pointer[kind.Watch] // of roles and tokens; something is pending when current is out of date
 	loading atomic.Bool
 
 	mu sync.Mutex // held while current is replaced
@@ -124,25 +124,22 @@ func (a *Authority) watch() *kind.Watch {
 
 // register returns what is known now: every change that the store has taken in is in it.
 func (a *Authority) register() *register {
-	if w := a.changes.Load(); w != nil && len(w.Ready()) == 0 && !a.loading.Load() {
+	if w := a.changes.Load(); w != nil && !w.Pending() && !a.loading.Load() {
 		return a.current.Load()
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	w := a.changes.Load()
-	if w != nil && len(w.Ready()) == 0 {
+	if w != nil && !w.Pending() {
 		return a.current.Load()
 	}
 	a.loading.Store(true)
 	defer a.loading.Store(false)
 	if w == nil {
 		a.changes.Store(a.watch())
-	} else {
-		<-w.Ready()
-		if _, err := w.Take(); err != nil {
-			w.Close()
-			a.changes.Store(a.watch())
-		}
+	} else if _, err := w.Take(); err != nil {
+		w.Close()
+		a.changes.Store(a.watch())
 	}
 	next := a.load()
 	before := a.current.Swap(next)

@@ -11,10 +11,13 @@ import (
 const (
 	guardPrefix = "vortex:unique:" // see unique.go
 	clockKey    = "vortex:clock"   // see clock.go
+
+	// unfinishedKey is there while the engine's content is being replaced. A store does not open on it; see restore.go.
+	unfinishedKey = "vortex:unfinished"
 )
 
 // Hidden reports whether a key is the store's own.
-func Hidden(key string) bool { return key == clockKey || strings.HasPrefix(key, guardPrefix) }
+func Hidden(key string) bool { return key == clockKey || key == unfinishedKey || strings.HasPrefix(key, guardPrefix) }
 
 // takeHidden takes in a change of one of the store's own keys, and reports whether it is one.
 func (s *state) takeHidden(kv engine.KV) bool {
@@ -25,6 +28,7 @@ func (s *state) takeHidden(kv engine.KV) bool {
 		delete(s.guards, kv.Key) // only what is loaded anew loses one
 	case strings.HasPrefix(kv.Key, guardPrefix):
 		s.guards[kv.Key] = kv.ModRevision
+	case kv.Key == unfinishedKey: // it concerns who opens a store
 	default:
 		return false
 	}

@@ -23,10 +23,7 @@ func (s *Store) reload(ctx context.Context) error {
 	case <-s.broken:
 	default:
 	}
-	s.hub.mu.Lock()
-	s.loaded = batch.Revision
-	s.hub.restart(batch.Revision)
-	s.hub.mu.Unlock()
+	s.hub.reset(batch.Revision)
 	s.announce()
 	s.log.WarnContext(ctx, "Store loaded anew", "revision", batch.Revision, "changes", len(batch.Changes))
 	return nil

@@ -12,7 +12,7 @@ import (
 type Snapshot struct {
 	// Revision is the newest transaction in it.
 	Revision int64
-	// Time is when it was taken.
+	// Time is when it was taken, and not before anything in it happened.
 	Time time.Time
 
 	records *btree.Map[string, *Record]
@@ -22,7 +22,11 @@ type Snapshot struct {
 func (s *Store) Snapshot() *Snapshot {
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
-	return &Snapshot{Revision: s.state.rev, Time: time.Now(), records: s.state.records.Copy()}
+	at := time.Now()
+	if newest := s.state.clock.time(); newest.After(at) { // another server's clock is ahead
+		at = newest
+	}
+	return &Snapshot{Revision: s.state.rev, Time: at, records: s.state.records.Copy()}
 }
 
 // Len returns how many records it holds, those included that had expired.

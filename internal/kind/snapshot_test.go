@@ -3,6 +3,7 @@ package kind_test
 import (
 	"fmt"
 	"maps"
+	"strconv"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ func TestSnapshotsStayWhatTheyAre(t *testing.T) {
 			}
 			continue
 		}
-		model[key] = fmt.Sprint(n)
+		model[key] = strconv.Itoa(n)
 		if _, err := store.Put(t.Context(), key, []byte(model[key]), 0); err != nil {
 			t.Fatal(err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,8 +19,9 @@ type Config struct {
 	Schema *ksl.Schema
 	// MaxKeyBytes and MaxValueBytes bound a record; defaults 1024 and 1.5 MiB.
 	MaxKeyBytes, MaxValueBytes int
-	// WatchBuffer is how many batches a watcher may lag behind before it is dropped; default 4096.
-	WatchBuffer int
+	// WatchBuffer and WatchBytes are how many batches, and bytes of values, a watcher may lag behind
+	// before it is dropped; defaults 4096 and 16 MiB.
+	WatchBuffer, WatchBytes int
 	// Log receives what an operator would act on; nil discards.
 	Log *slog.Logger
 }
@@ -30,6 +30,7 @@ const (
 	defaultMaxKey      = 1024
 	defaultMaxValue    = 3 << 19
 	defaultWatchBuffer = 4096
+	defaultWatchBytes  = 16 << 20
 )
 
 // Store is the cluster's state: typed records in memory, fed by the engine's log.
@@ -45,16 +46,13 @@ type Store struct {
 	oldest  atomic.Int64  // a revision before which nothing is kept, as far as was asked
 	lost    chan struct{} // one slot: stale was set
 	broken  chan struct{} // one slot: gap was set
-	applied chan struct{} // closed and replaced at every applied batch, under appliedMu
-
-	appliedMu sync.Mutex
-	loaded    int64 // the revision of the last load, under the hub's lock
+	waiters waiters       // for revisions that memory has not taken in yet
 }
 
 // Open reads the engine's current records. The store answers reads from then on; Run must be
 // running for writes to return and for watchers to see anything.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{cfg: cfg, log: cfg.Log, applied: make(chan struct{}), lost: make(chan struct{}, 1), broken: make(chan struct{}, 1)}
+	s := &Store{cfg: cfg, log: cfg.Log, lost: make(chan struct{}, 1), broken: make(chan struct{}, 1)}
 	if s.cfg.MaxKeyBytes == 0 {
 		s.cfg.MaxKeyBytes = defaultMaxKey
 	}
@@ -64,6 +62,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if s.cfg.WatchBuffer == 0 {
 		s.cfg.WatchBuffer = defaultWatchBuffer
 	}
+	if s.cfg.WatchBytes == 0 {
+		s.cfg.WatchBytes = defaultWatchBytes
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -71,7 +72,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		s.cfg.Schema = &ksl.Schema{}
 	}
 	s.state = newState(s.cfg.Schema)
-	s.hub = newHub(s.cfg.WatchBuffer)
+	s.hub = newHub(lag{int64(s.cfg.WatchBuffer), int64(s.cfg.WatchBytes)})
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("load store: %w", err)
 	}
@@ -86,6 +87,9 @@ func (s *Store) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if kv.Key == unfinishedKey {
+			return errUnfinished
+		}
 		if fresh.takeHidden(kv) {
 			continue
 		}
@@ -99,7 +103,8 @@ func (s *Store) load(ctx context.Context) error {
 	fresh.takeSchemas()
 	for fresh.build() { // nobody waits yet
 	}
-	s.state, s.loaded = fresh, rev
+	s.state = fresh
+	s.hub.reset(rev)
 	return nil
 }
 
@@ -108,31 +113,6 @@ func (s *Store) Revision() int64 {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
 	return s.state.rev
-}
-
-// announce wakes everybody who waits for a revision.
-func (s *Store) announce() {
-	s.appliedMu.Lock()
-	defer s.appliedMu.Unlock()
-	close(s.applied)
-	s.applied = make(chan struct{})
-}
-
-// WaitFor returns when the store has taken in rev.
-func (s *Store) WaitFor(ctx context.Context, rev int64) error {
-	for {
-		s.appliedMu.Lock()
-		applied := s.applied
-		s.appliedMu.Unlock()
-		if s.Revision() >= rev {
-			return nil
-		}
-		select {
-		case <-applied:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for revision %d: %w", rev, context.Cause(ctx))
-		}
-	}
 }
 
 // nowMillis is the clock that expiry is judged by.

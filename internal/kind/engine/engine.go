@@ -1,7 +1,9 @@
 // Package engine is the contract between Kind and the replicated, multi-version store beneath it.
 //
 // An Engine keeps byte values under string keys, gives every committed transaction one revision, larger than
-// all before, and replays the transactions after any revision that was not compacted. Kind adds types,
+// that of all transactions that ended before it began, and replays the transactions after any revision that was not
+// compacted. Transactions that run at the same time may be given the same revision, when none of them writes what another
+// writes or compares: then any order of them is the same, and whoever sees the revision sees them all. Kind adds types,
 // indexes, expiry and access on top; an engine knows none of that. Package enginetest holds the suite
 // that every engine passes.
 package engine
@@ -19,7 +21,8 @@ type Engine interface {
 	Range(ctx context.Context, lo, hi string, rev *int64) iter.Seq2[KV, error]
 	// Commit applies the writes when every compare holds, all or nothing, and is durable on return.
 	Commit(ctx context.Context, txn Txn) (Result, error)
-	// Watch yields every committed transaction with revision >= from, one batch a revision, in order, until ctx
+	// Watch yields every committed transaction with revision >= from, one batch a revision, which holds each transaction of it
+	// whole, in order, until ctx
 	// ends or the engine fails; the last pair then holds the error. It survives reconnects without a gap. A batch
 	// without changes only tells that everything up to its revision was yielded.
 	Watch(ctx context.Context, from int64) iter.Seq2[Batch, error]
@@ -65,7 +68,7 @@ type Result struct {
 	Revision  int64
 }
 
-// Batch is what one transaction changed. A deleted key has Delete set and no value.
+// Batch is what the transactions of one revision changed, as a rule one. A deleted key has Delete set and no value.
 type Batch struct {
 	Revision int64
 	Changes  []Change

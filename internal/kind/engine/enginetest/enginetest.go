@@ -24,27 +24,28 @@ import (
 func Run(t *testing.T, open func(t *testing.T) engine.Engine) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, engine.Engine){
-		"Range":             testRange,
-		"RangeInPages":      testRangeInPages,
-		"RangeInThePast":    testRangeInThePast,
-		"Compares":          testCompares,
-		"WholeOrNothing":    testWholeOrNothing,
-		"Revisions":         testRevisions,
-		"LargeTransaction":  testLargeTransaction,
-		"WatchGroups":       testWatchGroups,
-		"WatchResumes":      testWatchResumes,
-		"WatchEnds":         testWatchEnds,
-		"Compaction":        testCompaction,
-		"ReadIndex":         testReadIndex,
-		"ConcurrentCommits": testConcurrentCommits,
-		"CanceledContext":   testCanceledContext,
-		"AnyBytes":          testAnyBytes,
-		"OneKeyInThePast":   testOneKeyInThePast,
-		"TheFuture":         testTheFuture,
-		"CompactionKeeps":   testCompactionKeeps,
-		"NothingChanged":    testNothingChanged,
-		"OneWinner":         testOneWinner,
-		"LostBesideWon":     testLostBesideWon,
+		"Range":              testRange,
+		"RangeInPages":       testRangeInPages,
+		"RangeInThePast":     testRangeInThePast,
+		"Compares":           testCompares,
+		"WholeOrNothing":     testWholeOrNothing,
+		"Revisions":          testRevisions,
+		"LargeTransaction":   testLargeTransaction,
+		"WatchGroups":        testWatchGroups,
+		"WatchResumes":       testWatchResumes,
+		"WatchEnds":          testWatchEnds,
+		"Compaction":         testCompaction,
+		"ReadIndex":          testReadIndex,
+		"ConcurrentCommits":  testConcurrentCommits,
+		"CanceledContext":    testCanceledContext,
+		"AnyBytes":           testAnyBytes,
+		"OneKeyInThePast":    testOneKeyInThePast,
+		"TheFuture":          testTheFuture,
+		"CompactionKeeps":    testCompactionKeeps,
+		"NothingChanged":     testNothingChanged,
+		"OneWinner":          testOneWinner,
+		"LostBesideWon":      testLostBesideWon,
+		"ConcurrentOutcomes": testConcurrentOutcomes,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -430,6 +431,54 @@ func increment(t *testing.T, e engine.Engine) bool {
 		t.Errorf("commit: %v", err)
 	}
 	return result.Committed || err != nil
+}
+
+// testConcurrentOutcomes lets many transactions run at the same time, half of which compare what is not so: each has its
+// own outcome, happens whole or not at all, and every one that happened is in the watch at the revision it was told.
+func testConcurrentOutcomes(t *testing.T, e engine.Engine) {
+	t.Helper()
+	const writers, rounds = 16, 12
+	from := Commit(t, e, Put("x", "0")) + 1
+	w := Watch(t, e, from)
+	var mu sync.Mutex
+	want := map[string]int64{}
+	var wg sync.WaitGroup
+	for n := range writers {
+		wg.Go(func() {
+			for r := range rounds {
+				name := fmt.Sprintf("k-%02d-%02d", n, r)
+				txn := engine.Txn{Writes: []engine.Write{Put(name+"-a", name), Put(name+"-b", name)}}
+				lose := (n+r)%2 == 0
+				switch {
+				case lose:
+					txn.Compares = []engine.Compare{{Key: "x", ModRevision: from - 1}, {Key: name, ModRevision: 7}}
+				case r%3 == 0:
+					txn.Compares = []engine.Compare{{Key: "x", ModRevision: from - 1}, {Key: name + "-a"}}
+				}
+				result, err := e.Commit(t.Context(), txn)
+				if err != nil || result.Committed == lose {
+					t.Errorf("%s: %+v, %v; want committed %t", name, result, err, !lose)
+				}
+				if result.Committed {
+					mu.Lock()
+					want[name] = result.Revision
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	got := map[string]int64{}
+	for len(got) < len(want) {
+		rev, changes := w.Next()
+		for i := 0; i < len(changes); i += 2 {
+			name := changes[i][:len("k-00-00")]
+			equal(t, "both writes of a transaction, side by side", changes[i:i+2], []string{name + "-a=" + name, name + "-b=" + name})
+			got[name] = rev
+		}
+	}
+	equal(t, "what happened, and when", got, want)
+	equal(t, "records", len(now(t, e, "k", "l")), 2*len(want))
 }
 
 func testCanceledContext(t *testing.T, e engine.Engine) {

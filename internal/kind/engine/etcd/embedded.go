@@ -36,6 +36,8 @@ const (
 	tickMillis     = 30  // heartbeat interval: at 10 the ticks alone cost an idle process over one per cent of a core
 	electionMillis = 300 // election timeout, and most of what a start waits for
 	maxTxnOps      = 20_000
+	groupOps       = 2000      // of all transactions that share a round
+	groupBytes     = 512 << 10 // the same
 	quotaBytes     = 8 << 30
 	readyTimeout   = 30 * time.Second
 	peerSocket     = "peer.sock"
@@ -80,7 +82,8 @@ func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
 		return nil, c.unusable(fmt.Errorf("it was not ready within %s", readyTimeout))
 	}
 	client := v3client.New(member.Server)
-	e := &Engine{route: newRoute(client), room: roomOn(c.Dir)}
+	e := newEngine(newRoute(client), "", bounds{operations: groupOps, bytes: groupBytes})
+	e.room, e.follow = roomOn(c.Dir), followMember(member.Server)
 	e.index = func(ctx context.Context) (int64, error) {
 		if err := member.Server.LinearizableReadNotify(ctx); err != nil {
 			return 0, fmt.Errorf("wait for quorum: %w", err)

@@ -33,9 +33,18 @@ type Engine struct {
 	route  *route
 	prefix string
 	index  func(context.Context) (int64, error)
+	follow follower
 	close  func() error
 	room   func() error // an error while the disk is full; nil where it is another machine's
 	ours   progress
+	groups *groups
+}
+
+// newEngine returns an engine on the way to a cluster, all but index, follow and close.
+func newEngine(way *route, prefix string, room bounds) *Engine {
+	e := &Engine{route: way, prefix: prefix}
+	e.groups = &groups{send: e.send, room: room}
+	return e
 }
 
 // Range implements engine.Engine.
@@ -91,114 +100,6 @@ func (e *Engine) kv(kv *mvccpb.KeyValue) engine.KV {
 	}
 }
 
-// Commit implements engine.Engine.
-func (e *Engine) Commit(ctx context.Context, txn engine.Txn) (engine.Result, error) {
-	if e.room != nil {
-		if err := e.room(); err != nil {
-			return engine.Result{}, err
-		}
-	}
-	cmps := make([]clientv3.Cmp, len(txn.Compares))
-	for i, c := range txn.Compares {
-		cmps[i] = clientv3.Compare(clientv3.ModRevision(e.prefix+c.Key), "=", c.ModRevision)
-	}
-	ops := make([]clientv3.Op, len(txn.Writes))
-	for i, w := range txn.Writes {
-		if w.Delete {
-			ops[i] = clientv3.OpDelete(e.prefix + w.Key)
-		} else {
-			ops[i] = clientv3.OpPut(e.prefix+w.Key, string(w.Value))
-		}
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSilent)
-	defer cancel()
-	resp, err := e.route.client().Txn(ctx).If(cmps...).Then(ops...).Commit()
-	if err != nil {
-		return engine.Result{}, classify(ctx, "commit", err)
-	}
-	if resp.Succeeded && len(ops) > 0 {
-		e.ours.to(resp.Header.Revision)
-	}
-	return engine.Result{Committed: resp.Succeeded, Revision: resp.Header.Revision}, nil
-}
-
-// Watch implements engine.Engine.
-func (e *Engine) Watch(ctx context.Context, from int64) iter.Seq2[engine.Batch, error] {
-	return func(yield func(engine.Batch, error) bool) {
-		for ctx.Err() == nil {
-			next, err := e.watchOnce(ctx, from, yield)
-			if err != nil {
-				yield(engine.Batch{}, err)
-				return
-			}
-			if next == stopped {
-				return
-			}
-			from = next
-			select {
-			case <-ctx.Done():
-			case <-time.After(reconnect):
-			}
-		}
-	}
-}
-
-// stopped is what watchOnce returns when the consumer wants no more.
-const stopped = -1
-
-// watchOnce follows one etcd watch until it breaks and returns the revision to go on from. An error is final.
-func (e *Engine) watchOnce(ctx context.Context, from int64, yield func(engine.Batch, error) bool) (int64, error) {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-	defer cancel()
-	key, end := e.bounds("", "")
-	client, changed := e.route.now()
-	go func() {
-		select {
-		case <-changed: // another member is heard sooner
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	watch := client.Watch(ctx, key, clientv3.WithRange(end), clientv3.WithRev(from))
-	for resp := range watch {
-		if resp.CompactRevision != 0 {
-			return 0, vortex.Errorf(vortex.OutOfRange,
-				"revision %d is compacted; the oldest kept is %d: list again and watch from there", from, resp.CompactRevision)
-		}
-		if resp.Err() != nil {
-			return from, nil // a lost leader or connection: the caller reconnects
-		}
-		for batch := range e.batches(resp.Events) {
-			e.ours.to(batch.Revision)
-			if !yield(batch, nil) {
-				return stopped, nil
-			}
-			from = batch.Revision + 1
-		}
-	}
-	return from, nil
-}
-
-// batches groups a response's events by the transaction that made them.
-func (e *Engine) batches(events []*clientv3.Event) iter.Seq[engine.Batch] {
-	return func(yield func(engine.Batch) bool) {
-		for start := 0; start < len(events); {
-			rev := events[start].Kv.ModRevision
-			batch := engine.Batch{Revision: rev}
-			for start < len(events) && events[start].Kv.ModRevision == rev {
-				ev := events[start]
-				if kv := e.kv(ev.Kv); kv.Key != markerKey {
-					batch.Changes = append(batch.Changes, engine.Change{KV: kv, Delete: ev.Type == mvccpb.Event_DELETE})
-				}
-				start++
-			}
-			if !yield(batch) {
-				return
-			}
-		}
-	}
-}
-
 // ReadIndex implements engine.Engine.
 func (e *Engine) ReadIndex(ctx context.Context) (int64, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSilent)
@@ -219,7 +120,10 @@ func (e *Engine) Compact(ctx context.Context, rev int64) error {
 }
 
 // Close implements engine.Engine.
-func (e *Engine) Close() error { return e.close() }
+func (e *Engine) Close() error {
+	e.groups.wait()
+	return e.close()
+}
 
 // classify turns etcd's errors into ours.
 func classify(ctx context.Context, verb string, err error) error {

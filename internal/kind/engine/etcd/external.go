@@ -28,6 +28,7 @@ const (
 	dialTimeout   = 5 * time.Second
 	keepAlive     = 2 * time.Second
 	externalBytes = 16 << 20
+	externalOps   = 120 // of all transactions that share a round: etcd takes 128 unless told otherwise
 )
 
 // Open connects to the cluster and returns when a member answered.
@@ -43,9 +44,8 @@ func (c External) Open(ctx context.Context) (*Engine, error) {
 		}
 		clients = append(clients, client)
 	}
-	e := &Engine{route: newRoute(clients...), prefix: c.Prefix}
-	e.close = e.route.close
-	e.index = e.remoteIndex
+	e := newEngine(newRoute(clients...), c.Prefix, bounds{operations: externalOps, bytes: groupBytes})
+	e.index, e.follow, e.close = e.remoteIndex, e.followRemote, e.route.close
 	ping, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if _, err := e.index(ping); err != nil {
