@@ -187,24 +187,6 @@ func (k *Kind) Watch(ctx context.Context, prefix string, from uint64) iter.Seq2[
 	}
 }
 
-// Types lists the types in force.
-func (k *Kind) Types(ctx context.Context) ([]*kindpb.SchemaType, error) {
-	return k.schema(ctx, &kindpb.SchemaRequest{})
-}
-
-// LoadSchema adds the types of a KSL text under a name, or only checks it.
-func (k *Kind) LoadSchema(ctx context.Context, name string, text []byte, checkOnly bool) ([]*kindpb.SchemaType, error) {
-	return k.schema(ctx, &kindpb.SchemaRequest{Name: name, Text: text, CheckOnly: checkOnly})
-}
-
-func (k *Kind) schema(ctx context.Context, req *kindpb.SchemaRequest) ([]*kindpb.SchemaType, error) {
-	resp, err := k.client.Schema(ctx, req)
-	if err != nil {
-		return nil, k.fail(ctx, err)
-	}
-	return resp.GetTypes(), nil
-}
-
 // Status tells how the store is.
 func (k *Kind) Status(ctx context.Context) (*kindpb.StatusResponse, error) {
 	resp, err := k.client.Status(ctx, &kindpb.StatusRequest{})

@@ -14,7 +14,6 @@ import (
 
 	"vortex"
 	"vortex/client"
-	kindpb "vortex/proto/kind"
 )
 
 func (a *cli) kvCommand() *cobra.Command {
@@ -285,63 +284,6 @@ func (a *cli) showChange(ch client.KeyChange) error {
 		a.say("%s %s %s", paint(operation), ch.Key, string(ch.Value))
 	}
 	return nil
-}
-
-func (a *cli) kvSchemaCommand() *cobra.Command {
-	var check bool
-	cmd := &cobra.Command{
-		Use: "schema [NAME FILE]", Short: "List the types in force, or load more from a KSL file", Args: between(0, 2, "nothing, or a name and a file"),
-		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
-			var types []*kindpb.SchemaType
-			var err error
-			switch len(args) {
-			case 0:
-				types, err = k.Types(ctx)
-			case 1:
-				return errUsage("expected a name and a file, got %s", args[0])
-			default:
-				source := "@" + args[1]
-				if args[1] == "-" {
-					source = "-"
-				}
-				text, readErr := a.valueOf(source)
-				if readErr != nil {
-					return readErr
-				}
-				types, err = k.LoadSchema(ctx, args[0], text, check)
-			}
-			if err != nil {
-				return err
-			}
-			return show(a, typeList(types))
-		}),
-	}
-	cmd.Flags().BoolVar(&check, "check", false, "only check the file")
-	return cmd
-}
-
-// kvType is a type as it is printed.
-type kvType struct {
-	Name    string   `json:"name"`
-	Prefix  string   `json:"prefix,omitempty"`
-	Fields  []string `json:"fields"`
-	Indexed []string `json:"indexed,omitempty"`
-}
-
-func typeList(types []*kindpb.SchemaType) list[kvType] {
-	items := make([]kvType, len(types))
-	for i, t := range types {
-		items[i] = kvType{t.GetName(), t.GetPrefix(), t.GetFields(), t.GetIndexed()}
-	}
-	return list[kvType]{
-		items: items, object: items, empty: "no types", name: func(t kvType) string { return t.Name },
-		columns: []column[kvType]{
-			{"TYPE", false, func(t kvType) string { return t.Name }},
-			{"PREFIX", false, func(t kvType) string { return orDash(t.Prefix) }},
-			{"INDEXED", false, func(t kvType) string { return orDash(strings.Join(t.Indexed, ",")) }},
-			{"FIELDS", true, func(t kvType) string { return strings.Join(t.Fields, ",") }},
-		},
-	}
 }
 
 func (a *cli) kvStatusCommand() *cobra.Command {

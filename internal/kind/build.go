@@ -170,9 +170,15 @@ func (s *state) frozen(typeName, field string) *state {
 	if idx == nil || idx.ready() {
 		return nil
 	}
-	s.mu.Lock() // a copy shares the nodes until one of the two changes them; making it marks the original
+	return s.freeze()
+}
+
+// freeze returns a state without indexes that stays as this one is now. The copy shares the tree's nodes
+// until one of the two changes them; making it marks the original, hence the lock.
+func (s *state) freeze() *state {
+	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &state{rev: s.rev, schema: s.schema, records: *s.records.Copy()}
+	return &state{rev: s.rev, builtin: s.builtin, schema: s.schema, records: *s.records.Copy()}
 }
 
 // awaitIndexes returns once the indexes that claims are judged by are complete.

@@ -18,6 +18,7 @@ type state struct {
 	rev     int64
 	builtin *ksl.Schema // what the program was built with
 	schema  *ksl.Schema // with what was loaded at run time
+	ignored []error     // stored texts that are not in force, and why
 	records btree.Map[string, *Record]
 	indexes indexes
 	guards  map[string]int64 // key of a @unique guard -> its revision

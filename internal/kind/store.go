@@ -103,6 +103,9 @@ func (s *Store) load(ctx context.Context) error {
 	fresh.takeSchemas()
 	for fresh.build() { // nobody waits yet
 	}
+	for _, err := range fresh.ignored {
+		s.log.WarnContext(ctx, "Stored schema ignored", "err", err)
+	}
 	s.state = fresh
 	s.hub.reset(rev)
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"vortex"
@@ -16,6 +17,8 @@ type Op struct {
 	Value  []byte
 	TTL    time.Duration // 0 never expires; counted in whole milliseconds
 	Delete bool
+
+	forced bool // of a schema text: although it is breaking
 }
 
 // Condition must hold for a transaction to happen. It compares the record's revision when ByRevision is
@@ -64,9 +67,17 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 		return 0, err
 	}
 	for range maxAttempts {
+		guard, err := s.guardSchema(ctx, plan.schemas)
+		if err != nil {
+			return 0, err
+		}
 		ready, err := s.judge(ctx, plan)
 		if err != nil {
 			return 0, err
+		}
+		if guard.Key != "" {
+			ready.Compares = append(ready.Compares, guard)
+			ready.Writes = append(slices.Clip(ready.Writes), engine.Write{Key: guard.Key, Value: seal(nil, 0)})
 		}
 		known := s.Revision()
 		result, err := s.commit(ctx, ready)
@@ -94,6 +105,7 @@ type plan struct {
 	writes     []engine.Write
 	written    map[string]struct{}
 	claims     []claim
+	schemas    []Op // those that write schema texts
 }
 
 // prepare checks the writes and turns them into the engine's.
@@ -110,6 +122,9 @@ func (s *Store) prepare(txn Txn) (*plan, error) {
 		if err := s.checkSize(op); err != nil {
 			return nil, err
 		}
+		if strings.HasPrefix(op.Key, SchemaPrefix) {
+			p.schemas = append(p.schemas, op)
+		}
 		if op.Delete {
 			p.writes[i] = engine.Write{Key: op.Key, Delete: true}
 			continue
@@ -119,9 +134,6 @@ func (s *Store) prepare(txn Txn) (*plan, error) {
 				return nil, err
 			}
 			p.claims = claims(typ, op, p.claims)
-		}
-		if err := checkSchemaText(op); err != nil {
-			return nil, err
 		}
 		p.writes[i] = engine.Write{Key: op.Key, Value: seal(op.Value, expiry(op.TTL))}
 	}

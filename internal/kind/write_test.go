@@ -295,7 +295,7 @@ func TestSchemaLoadedAtRunTimeIndexesWhatIsThere(t *testing.T) {
 	if _, err := s.Put(t.Context(), kind.SchemaPrefix+"pets", []byte("type {"), 0); !vortex.IsKind(err, vortex.Invalid) {
 		t.Fatalf("a schema that does not parse: %v", err)
 	}
-	if _, err := s.CheckSchema("pets", []byte(`@prefix("vortex:app") type AppRecord { name: U8 }`)); !vortex.IsKind(err, vortex.Invalid) {
+	if _, err := s.CheckSchema(t.Context(), "pets", []byte(`@prefix("vortex:app") type AppRecord { name: U8 }`)); !vortex.IsKind(err, vortex.Invalid) {
 		t.Fatalf("a schema that retypes the cluster's: %v", err)
 	}
 	if _, err := s.Put(t.Context(), kind.SchemaPrefix+"pets", []byte(`@prefix("pet") type Pet { @indexed name: String }`), 0); err != nil {

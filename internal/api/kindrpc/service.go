@@ -181,35 +181,6 @@ func readable(records []*kind.Record, acc access) []*kind.Record {
 	return slices.DeleteFunc(records, func(rec *kind.Record) bool { return !acc.mayRead(rec.Key) })
 }
 
-// Schema implements the wire contract.
-func (s *Service) Schema(ctx context.Context, req *kindpb.SchemaRequest) (*kindpb.SchemaResponse, error) {
-	acc, err := s.authorize(ctx)
-	if err != nil {
-		return nil, s.fail(err)
-	}
-	schema := s.Store.Schema()
-	if len(req.GetText()) > 0 {
-		if err := acc.schema(); err != nil {
-			return nil, s.fail(err)
-		}
-		if schema, err = s.loadSchema(ctx, req); err != nil {
-			return nil, s.fail(err)
-		}
-	}
-	resp := &kindpb.SchemaResponse{}
-	for _, typ := range schema.Types {
-		t := &kindpb.SchemaType{Name: typ.Name, Prefix: typ.Prefix}
-		for _, f := range typ.Fields {
-			t.Fields = append(t.Fields, f.Name)
-			if f.Indexed || f.Unique {
-				t.Indexed = append(t.Indexed, f.Name)
-			}
-		}
-		resp.Types = append(resp.Types, t)
-	}
-	return resp, nil
-}
-
 // Status implements the wire contract.
 func (s *Service) Status(ctx context.Context, _ *kindpb.StatusRequest) (*kindpb.StatusResponse, error) {
 	if _, err := s.authorize(ctx); err != nil {

@@ -7,7 +7,6 @@ import (
 
 	"vortex"
 	"vortex/internal/kind"
-	"vortex/internal/kind/ksl"
 	kindpb "vortex/proto/kind"
 )
 
@@ -140,17 +139,4 @@ func (s *Service) operation(ctx context.Context, o *kindpb.Operation) (kind.Op, 
 	}
 	key := o.GetDelete().GetKey()
 	return kind.Op{Key: key, Delete: true}, acc.write(key)
-}
-
-// loadSchema checks a KSL text and, unless only a check is asked for, puts it into the store.
-func (s *Service) loadSchema(ctx context.Context, req *kindpb.SchemaRequest) (*ksl.Schema, error) {
-	if req.GetName() == "" {
-		return nil, vortex.Errorf(vortex.Invalid, "a schema needs a name to be kept under")
-	}
-	merged, err := s.Store.CheckSchema(req.GetName(), req.GetText())
-	if err != nil || req.GetCheckOnly() {
-		return merged, err
-	}
-	_, err = s.Store.Put(ctx, kind.SchemaPrefix+req.GetName(), req.GetText(), 0)
-	return merged, err
 }

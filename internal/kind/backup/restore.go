@@ -82,20 +82,15 @@ func (s *State) schema(base *ksl.Schema) (*ksl.Schema, error) {
 	if base == nil {
 		return nil, nil
 	}
+	var texts []kind.SchemaText
 	for rec, err := range s.Records() {
 		if err != nil {
 			return nil, err
 		}
-		if !strings.HasPrefix(rec.Key, kind.SchemaPrefix) {
-			continue
-		}
-		parsed, err := ksl.Parse(rec.Key, rec.Value)
-		if err != nil {
-			continue
-		}
-		if merged, err := base.Merge(parsed); err == nil {
-			base = merged
+		if name, ok := strings.CutPrefix(rec.Key, kind.SchemaPrefix); ok {
+			texts = append(texts, kind.SchemaText{Name: name, Text: rec.Value, Revision: rec.ModRevision})
 		}
 	}
-	return base, nil
+	composed, _ := kind.ComposeSchema(base, texts)
+	return composed, nil
 }

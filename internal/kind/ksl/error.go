@@ -20,6 +20,16 @@ type Error struct {
 	Msg    string // what is wrong, without the place
 }
 
+// place is where something stands in a source.
+type place struct {
+	file, source     string
+	line, col, width int
+}
+
+func (p place) fault(msg string) *Error {
+	return &Error{File: p.file, Line: p.line, Col: p.col, Source: p.source, Width: p.width, Msg: msg}
+}
+
 // Error returns the place, the message, the source line and a marker beneath the token.
 func (e *Error) Error() string {
 	source, col := e.window()

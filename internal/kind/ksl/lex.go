@@ -130,8 +130,11 @@ func (s *source) lexString(line, i int, r []rune) int {
 		return len(r)
 	}
 	text, err := strconv.Unquote(string(r[i : end+1]))
-	if err != nil {
+	switch {
+	case err != nil:
 		s.errorf(tok, "this string has an escape that does not exist")
+	case !utf8.ValidString(text):
+		s.errorf(tok, "this string has an escape that makes it no UTF-8 text")
 	}
 	tok.text = text
 	s.tokens = append(s.tokens, tok)
@@ -146,10 +149,12 @@ func (s *source) errorf(at token, format string, args ...any) {
 	if n := len(s.errs); n >= maxErrors || n > 0 && s.errs[n-1].Line == at.line && s.errs[n-1].Col == at.col {
 		return // enough is said, or this follows from what was said last
 	}
-	s.errs = append(s.errs, &Error{
-		File: s.file, Line: at.line, Col: at.col, Source: s.lines[at.line-1], Width: max(1, at.width),
-		Msg: fmt.Sprintf(format, args...),
-	})
+	s.errs = append(s.errs, s.place(at).fault(fmt.Sprintf(format, args...)))
+}
+
+// place returns where a token stands.
+func (s *source) place(t token) place {
+	return place{file: s.file, source: s.lines[t.line-1], line: t.line, col: t.col, width: max(1, t.width)}
 }
 
 func nameStart(c rune) bool {

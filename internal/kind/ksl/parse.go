@@ -177,7 +177,7 @@ func (p *parser) typeDecl(start int, attrs []attribute) {
 		p.skipDeclaration()
 		return
 	}
-	t := &Type{Name: name.text, Line: name.line}
+	t := &Type{Name: name.text, Line: name.line, at: p.place(name)}
 	p.declare(name)
 	p.typeAttributes(t, attrs)
 	if !p.expect("{", "after the type's name") {
@@ -208,7 +208,7 @@ func (p *parser) enumDecl(start int, attrs []attribute) {
 		p.skipDeclaration()
 		return
 	}
-	e := &Enum{Name: name.text, Line: name.line}
+	e := &Enum{Name: name.text, Line: name.line, at: p.place(name)}
 	p.declare(name)
 	if !p.expect("{", "after the enum's name") {
 		p.skipDeclaration()
@@ -272,7 +272,7 @@ func (p *parser) enumValue(e *Enum) *string {
 	if !ok {
 		return nil
 	}
-	v := EnumValue{Name: name.text, Wire: name.text, Line: name.line}
+	v := EnumValue{Name: name.text, Wire: name.text, Line: name.line, at: p.place(name)}
 	at := name
 	if p.accept("=") {
 		at = p.next()
@@ -303,7 +303,7 @@ func (p *parser) field(t *Type) *string {
 	if !ok {
 		return nil
 	}
-	f := &Field{Name: name.text, Line: name.line}
+	f := &Field{Name: name.text, Line: name.line, at: p.place(name)}
 	if !p.expect(":", "after the field's name") || !p.fieldType(&f.Type, 0) {
 		return nil
 	}

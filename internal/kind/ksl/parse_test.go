@@ -260,8 +260,16 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%s does not own the keys below %q", typ.Name, typ.Prefix)
 			}
 		}
-		if _, err := s.Merge(s); err != nil {
-			t.Fatalf("a schema is no compatible change of itself: %v", err)
+		printed := s.String()
+		again, err := ksl.Parse("printed.ksl", []byte(printed))
+		if err != nil {
+			t.Fatalf("what is printed does not parse: %v\n%s", err, printed)
+		}
+		if text := again.String(); text != printed {
+			t.Fatalf("printed once:\n%s\nand again:\n%s", printed, text)
+		}
+		if differences := ksl.Compare(s, again); len(differences) > 0 {
+			t.Fatalf("printing changes %v\n%s", differences, printed)
 		}
 	})
 }

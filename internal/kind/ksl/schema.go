@@ -27,6 +27,7 @@ type Type struct {
 	Fields []*Field
 	Line   int // in the source, from 1
 
+	at       place
 	byName   map[string]int
 	required fieldSet
 	indexed  []*Field
@@ -43,6 +44,8 @@ type Field struct {
 	Default  []byte // JSON of @default; nil when there is none
 	Doc      string // the comment above or beside it
 	Line     int    // in the source, from 1
+
+	at place
 }
 
 // Required reports whether a value without the field is refused.
@@ -125,6 +128,8 @@ type Enum struct {
 	Doc    string
 	Values []EnumValue // in source order
 	Line   int
+
+	at place
 }
 
 // EnumValue is one value of an enum.
@@ -133,6 +138,8 @@ type EnumValue struct {
 	Wire string // how it stands in JSON: Name, unless the schema says otherwise
 	Doc  string
 	Line int
+
+	at place
 }
 
 // Wires returns the values as they stand in JSON, in source order.
@@ -208,6 +215,14 @@ func (t *Type) Indexed() []*Field { return t.indexed }
 
 // build fills what lookups need. Names and prefixes must be unique already.
 func (s *Schema) build() {
+	s.index()
+	for _, t := range s.Types {
+		t.build()
+	}
+}
+
+// index fills what finds types and enums.
+func (s *Schema) index() {
 	s.types = make(map[string]*Type, len(s.Types))
 	s.enums = make(map[string]*Enum, len(s.Enums))
 	s.prefixes = make(map[string]*Type)
@@ -217,7 +232,6 @@ func (s *Schema) build() {
 	}
 	for _, t := range s.Types {
 		s.types[t.Name] = t
-		t.build()
 		if t.Prefix != "" {
 			s.prefixes[t.Prefix] = t
 			s.longest = max(s.longest, len(t.Prefix))

@@ -115,7 +115,7 @@ func (g *generator) goValue(ft ksl.FieldType, value []byte) string {
 		return fmt.Sprintf("time.Unix(%d, %d).UTC()", t.Unix(), t.Nanosecond())
 	case ksl.Duration:
 		d, _ := time.ParseDuration(text) // checked by the parser
-		return fmt.Sprintf("Duration(%d)", d)
+		return fmt.Sprintf("%s(%d)", g.qualified("Duration"), d)
 	default:
 		return string(value)
 	}
