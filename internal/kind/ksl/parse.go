@@ -129,10 +129,24 @@ func (p *parser) declaration() {
 	case word.isName("enum"):
 		p.enumDecl(start, attrs)
 	case word.kind == tokName:
-		p.errorf(word, "expected type or enum, got %s%s", word, didYouMean(word.text, []string{"type", "enum"}))
-		p.skipDeclaration()
+		p.misspelt(start, attrs, word)
 	default:
 		p.errorf(word, "expected type or enum, got %s", word)
+		p.skipDeclaration()
+	}
+}
+
+// misspelt reports a word that is neither type nor enum, and goes on as if it were the one that was meant.
+func (p *parser) misspelt(start int, attrs []attribute, word token) {
+	keywords := []string{"type", "enum"}
+	p.errorf(word, "expected type or enum, got %s%s", word, didYouMean(word.text, keywords))
+	follows := p.peekAt(1).kind == tokName && p.peekAt(2).isMark("{")
+	switch meant := Nearest(word.text, keywords); {
+	case follows && meant == "type":
+		p.typeDecl(start, attrs)
+	case follows && meant == "enum":
+		p.enumDecl(start, attrs)
+	default:
 		p.skipDeclaration()
 	}
 }

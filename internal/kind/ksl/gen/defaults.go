@@ -60,6 +60,8 @@ func (g *generator) setDefaults(t *ksl.Type) {
 func (g *generator) setDefault(f *ksl.Field, field string) {
 	value := g.goValue(f.Type, f.Default)
 	switch {
+	case pointer(f) && f.Type.Scalar == ksl.Duration:
+		g.printf("if %s == nil {\n%s = new(%s)\n}\n", field, field, value)
 	case pointer(f):
 		g.printf("if %s == nil {\n%s = new(%s(%s))\n}\n", field, field, g.goType(f.Type), value)
 	case nilIsAbsent(f):

@@ -133,7 +133,7 @@ func (x *Part) SetDefaults() {
 		x.At = time.Unix(1795172400, 500000000).UTC()
 	}
 	if x.D == nil {
-		x.D = new(Duration(Duration(90000000000)))
+		x.D = new(Duration(90000000000))
 	}
 	if x.JSON == nil {
 		x.JSON = json.RawMessage("\"x\"")
