@@ -21,9 +21,7 @@ func openStore(ctx context.Context, cfg Config, log *slog.Logger) (*kind.Store, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("parse the built-in schema: %w", err)
 	}
-	store, err := kind.Open(ctx, kind.Config{
-		Engine: eng, Schema: schema, Log: log.With("component", "kind"), MaxKeyBytes: cfg.MaxKeyBytes, MaxValueBytes: cfg.MaxValueBytes,
-	})
+	store, err := kind.Open(ctx, kind.Config{Engine: eng, Schema: schema, Log: log.With("component", "kind")})
 	if err != nil {
 		_ = eng.Close()
 		return nil, nil, err

@@ -107,11 +107,7 @@ func (e *Engine) followRemote(ctx context.Context, from int64) iter.Seq[news] {
 			}
 		}()
 		for resp := range client.Watch(ctx, key, clientv3.WithRange(end), clientv3.WithRev(from)) {
-			n := news{compacted: resp.CompactRevision, broken: resp.Err() != nil, events: make([]*mvccpb.Event, len(resp.Events))}
-			for i, ev := range resp.Events {
-				n.events[i] = ev
-			}
-			if !yield(n) {
+			if !yield(news{compacted: resp.CompactRevision, broken: resp.Err() != nil, events: resp.Events}) {
 				return
 			}
 		}
