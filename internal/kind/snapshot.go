@@ -12,8 +12,8 @@ import (
 type Snapshot struct {
 	// Revision is the newest transaction in it.
 	Revision int64
-	// Time is when it was taken, and not before anything in it happened.
-	Time time.Time
+	// Time is when that happened, as the store knows it, and Taken when the snapshot was taken.
+	Time, Taken time.Time
 
 	records *btree.Map[string, *Record]
 }
@@ -22,11 +22,11 @@ type Snapshot struct {
 func (s *Store) Snapshot() *Snapshot {
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
-	at := time.Now()
-	if newest := s.state.clock.time(); newest.After(at) { // another server's clock is ahead
-		at = newest
+	snap := &Snapshot{Revision: s.state.rev, Time: s.state.clock.time(), Taken: time.Now(), records: s.state.records.Copy()}
+	if snap.Time.IsZero() {
+		snap.Time = snap.Taken
 	}
-	return &Snapshot{Revision: s.state.rev, Time: at, records: s.state.records.Copy()}
+	return snap
 }
 
 // Len returns how many records it holds, those included that had expired.
@@ -34,7 +34,7 @@ func (s *Snapshot) Len() int { return s.records.Len() }
 
 // All yields the records in key order, without those that had expired when it was taken.
 func (s *Snapshot) All() iter.Seq[*Record] {
-	now := s.Time.UnixMilli()
+	now := s.Taken.UnixMilli()
 	return func(yield func(*Record) bool) {
 		s.records.Scan(func(_ string, rec *Record) bool { return rec.expired(now) || yield(rec) })
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -110,7 +111,7 @@ func (l *ledger) commit(ctx context.Context, store *kind.Store, ops ...kind.Op) 
 	if l.txns == nil {
 		l.txns = map[int64][]kind.Op{}
 	}
-	l.txns[rev] = append(l.txns[rev], ops...) // deleting what is not there makes no revision
+	l.txns[rev] = ops
 	return nil
 }
 
@@ -131,9 +132,9 @@ func (l *ledger) at(revision int64) content {
 	return model
 }
 
-// some is a transaction of one to three random writes.
+// some is a transaction that counts and makes up to three random writes.
 func some(n int) []kind.Op {
-	var ops []kind.Op
+	ops := []kind.Op{{Key: "n", Value: strconv.AppendInt(nil, int64(n), 10)}}
 	used := map[string]bool{}
 	for i := range 1 + rand.IntN(3) {
 		key := fmt.Sprintf("k%03d", rand.IntN(200))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,7 +23,7 @@ const (
 )
 
 func snapshotName(h Header) string {
-	return fmt.Sprintf("%s%s-r%d%s", namePrefix, h.Time.UTC().Format(nameTime), h.Revision, snapshotSuffix)
+	return fmt.Sprintf("%s%s-r%d%s", namePrefix, h.Taken.UTC().Format(nameTime), h.Revision, snapshotSuffix)
 }
 
 func segmentName(h segmentHeader) string {
@@ -46,6 +47,8 @@ type SnapshotFile struct {
 
 	Path  string `json:"path"`
 	Bytes int64  `json:"bytes"`
+
+	headless bool // its head is damaged
 }
 
 // segmentFile is a segment of a log in a directory.
@@ -81,7 +84,7 @@ func List(dir string) (*Catalog, error) {
 		}
 	}
 	slices.SortFunc(c.Snapshots, func(a, b SnapshotFile) int {
-		return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(b.Revision, a.Revision))
+		return cmp.Or(b.Time.Compare(a.Time), b.Taken.Compare(a.Taken))
 	})
 	for _, chain := range c.segments {
 		slices.SortFunc(chain, func(a, b segmentFile) int { return cmp.Or(cmp.Compare(a.After, b.After), a.Time.Compare(b.Time)) })
@@ -89,32 +92,57 @@ func List(dir string) (*Catalog, error) {
 	return c, nil
 }
 
+// addSnapshot adds a snapshot. Of one whose head is damaged it takes what the name tells.
 func (c *Catalog) addSnapshot(path string) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = file.Close() }()
+	snap := SnapshotFile{Path: path, Bytes: fileSize(file)}
 	r, err := NewReader(file, path)
-	if err != nil {
-		return err
+	if err == nil {
+		snap.Header = r.Header
+	} else {
+		snap.headless = true
+		snap.Taken, snap.Revision, _ = parseName(path)
+		snap.Time = snap.Taken
 	}
-	c.Snapshots = append(c.Snapshots, SnapshotFile{Header: r.Header, Path: path, Bytes: fileSize(file)})
-	return nil
+	c.Snapshots = append(c.Snapshots, snap)
+	return err
 }
 
-// addSegment adds a segment. One that ends within its head holds nothing: its writer was killed while it began.
+// addSegment adds a segment. One that ends within its head holds nothing: its writer was killed while it began. One
+// whose head is damaged has its place in the log by its name, so that what it held is missed.
 func (c *Catalog) addSegment(path string) error {
+	f := segmentFile{path: path}
 	s, err := openSegment(path)
-	if damage, ok := errors.AsType[*DamageError](err); ok && damage.Torn {
+	damage, damaged := errors.AsType[*DamageError](err)
+	switch {
+	case err == nil:
+		f.segmentHeader, f.bytes = s.segmentHeader, fileSize(s.file)
+		s.close()
+	case damaged && damage.Torn:
 		return nil
+	default:
+		f.Time, f.After, f.Log = parseName(path)
 	}
-	if err != nil {
-		return err
+	c.segments[f.Log] = append(c.segments[f.Log], f)
+	return err
+}
+
+// parseName reads what a file's name tells.
+func parseName(path string) (at time.Time, revision int64, log string) {
+	name, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), namePrefix), ".")
+	parts := strings.SplitN(name, "-", 3)
+	at, _ = time.Parse(nameTime, parts[0])
+	if len(parts) > 1 {
+		revision, _ = strconv.ParseInt(strings.TrimPrefix(parts[1], "r"), 10, 64)
 	}
-	defer s.close()
-	c.segments[s.Log] = append(c.segments[s.Log], segmentFile{segmentHeader: s.segmentHeader, path: path, bytes: fileSize(s.file)})
-	return nil
+	if len(parts) > 2 {
+		log = parts[2]
+	}
+	return at, revision, log
 }
 
 func fileSize(file *os.File) int64 {

@@ -114,7 +114,7 @@ func (k *Keeper) tell(what string, severity vortex.Severity, message string) {
 
 // save writes a snapshot into the directory and reads it back.
 func (k *Keeper) save(ctx context.Context, snap *kind.Snapshot, log string) (path string, sum Summary, err error) {
-	h := Header{Revision: snap.Revision, Time: snap.Time, Log: log, Version: k.Version}
+	h := Header{Revision: snap.Revision, Taken: snap.Taken, Log: log, Version: k.Version}
 	path = filepath.Join(k.Dir, snapshotName(h))
 	write := func(f *os.File) (err error) {
 		sum, err = Write(&guarded{ctx: ctx, file: f, room: k.room}, snap, h)

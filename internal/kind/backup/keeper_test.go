@@ -217,6 +217,12 @@ func TestDirectoryThatFails(t *testing.T) {
 
 // TestDamagedSegment: what lies before the damage can be restored, what lies after it is refused and not passed off as good.
 func TestDamagedSegment(t *testing.T) {
+	t.Run("head", func(t *testing.T) { damagedSegment(t, func(int) int { return 25 }) })
+	t.Run("middle", func(t *testing.T) { damagedSegment(t, func(size int) int { return size / 2 }) })
+}
+
+func damagedSegment(t *testing.T, at func(size int) int) {
+	t.Helper()
 	store, dir := kindtest.Open(t), t.TempDir()
 	stop := keep(t, &backup.Keeper{Store: store, Dir: dir, Ship: true})
 	var l ledger
@@ -227,17 +233,19 @@ func TestDamagedSegment(t *testing.T) {
 			t.Fatal(err)
 		}
 		reaches(t, dir, store.Revision())
-		if n == 50 {
+		if n == 50 { // a restart: what follows is in a segment of its own
 			half = store.Revision()
+			stop()
+			stop = keep(t, &backup.Keeper{Store: store, Dir: dir, Ship: true})
 		}
 	}
 	stop()
 	logs, _ := filepath.Glob(filepath.Join(dir, "*.log"))
-	data, err := os.ReadFile(logs[len(logs)-1]) // the one before, if any, ended with the first snapshot
+	data, err := os.ReadFile(logs[len(logs)-1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	data[len(data)*3/4] ^= 1
+	data[at(len(data))] ^= 1
 	if err := os.WriteFile(logs[len(logs)-1], data, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func (k *Keeper) untilDue(c *Catalog) time.Duration {
 	if len(c.Snapshots) == 0 {
 		return 0
 	}
-	return max(0, min(k.Every, time.Until(c.Snapshots[0].Time.Add(k.Every))))
+	return max(0, min(k.Every, time.Until(c.Snapshots[0].Taken.Add(k.Every))))
 }
 
 // sweepTemporary removes what a process left behind that was killed while it wrote a snapshot.
@@ -128,7 +128,7 @@ func (p *pass) finish(ctx context.Context, s saving) error {
 	if s.err != nil {
 		return fmt.Errorf("take a snapshot: %w", s.err)
 	}
-	p.due.Reset(max(0, time.Until(s.sum.Time.Add(p.Every))))
+	p.due.Reset(max(0, time.Until(s.sum.Taken.Add(p.Every))))
 	if err := p.rotate(); err != nil {
 		return err
 	}

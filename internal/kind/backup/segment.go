@@ -39,7 +39,7 @@ func createSegment(path string, h segmentHeader) (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &segment{file: file, end: trailer{Revision: h.After, Time: h.Time}}
+	s := &segment{file: file, end: trailer{Revision: h.After}}
 	if s.frames, err = newFrameWriter(file, logFormat); err == nil {
 		err = s.frames.writeJSON(frameHeader, h)
 	}

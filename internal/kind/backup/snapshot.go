@@ -18,9 +18,11 @@ const (
 
 // Header is what a snapshot says of itself before its records.
 type Header struct {
-	// Revision and Time are those of the store when the snapshot was taken.
+	// Revision is the newest transaction in it, and Time when that happened.
 	Revision int64     `json:"revision"`
 	Time     time.Time `json:"time"`
+	// Taken is when the snapshot was taken.
+	Taken time.Time `json:"taken"`
 	// Log names the log that goes on from here; "" when none does.
 	Log string `json:"log,omitempty"`
 	// Version is that of the program that wrote the file.
@@ -46,9 +48,9 @@ type trailer struct {
 	SHA256   string    `json:"sha256"` // of everything before this frame
 }
 
-// Write writes a snapshot file. Revision and time of the header are the snapshot's.
+// Write writes a snapshot file. Revision and times of the header are the snapshot's.
 func Write(w io.Writer, snap *kind.Snapshot, h Header) (Summary, error) {
-	h.Revision, h.Time = snap.Revision, snap.Time.UTC()
+	h.Revision, h.Time, h.Taken = snap.Revision, snap.Time.UTC(), snap.Taken.UTC()
 	f, err := newFrameWriter(w, snapshotFormat)
 	if err != nil {
 		return Summary{}, err

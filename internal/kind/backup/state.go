@@ -15,7 +15,7 @@ import (
 // State is what a snapshot, with the log after it, says that a store was at a moment. Everything it
 // stands on was read and checked.
 type State struct {
-	// Revision is the last transaction in it, and Time when that happened, or when the snapshot was taken.
+	// Revision is the last transaction in it, and Time when that happened.
 	Revision int64
 	Time     time.Time
 	// Snapshot is the file it begins with, Transactions how many of the log were applied to it.
@@ -54,13 +54,16 @@ func (c *Catalog) State(m Moment) (*State, error) {
 	var first *SnapshotFile
 	var passed []error
 	for _, snap := range c.Snapshots {
-		if m.before(snap.Time, snap.Revision) || first != nil && !sameLog(snap, *first) && !m.searches(passed) {
+		if m.before(snap.Time, snap.Revision) || first != nil && !snap.leadsTo(*first) && !m.searches(passed) {
 			continue
 		}
 		if first == nil {
 			first = &snap
 		}
 		state, err := c.replay(snap, m)
+		if err == nil && state.Revision < first.Revision && !m.before(first.Time, first.Revision) && snap.leadsTo(*first) {
+			err = fmt.Errorf("what follows from %s ends before %s", snap.Path, first.Path)
+		}
 		if err == nil {
 			state.Passed = passed
 			return state, nil
@@ -83,8 +86,10 @@ func (c *Catalog) none(m Moment) error {
 		c.Dir, m, oldest.Time.Local().Format(time.RFC3339), oldest.Revision)
 }
 
-// sameLog reports whether one log leads from one snapshot to the other.
-func sameLog(a, b SnapshotFile) bool { return a.Log != "" && a.Log == b.Log }
+// leadsTo reports whether the log that goes on from a snapshot may pass another one.
+func (f SnapshotFile) leadsTo(other SnapshotFile) bool {
+	return f.Log != "" && (f.Log == other.Log || other.headless && f.Revision <= other.Revision)
+}
 
 // searches reports whether other logs may know the revision, because those looked at do not reach it.
 func (m Moment) searches(passed []error) bool {
@@ -117,10 +122,10 @@ func (c *Catalog) replay(snap SnapshotFile, m Moment) (*State, error) {
 
 // apply takes in a segment's transactions up to a moment, and reports whether the moment was passed.
 func (s *State) apply(f segmentFile, m Moment) (done bool, err error) {
+	if m.Revision != 0 && m.Revision <= s.Revision {
+		return true, nil
+	}
 	if f.After > s.Revision {
-		if m.before(f.Time, f.After) {
-			return true, nil
-		}
 		return false, vortex.Errorf(vortex.NotFound, "the log lacks the transactions after revision %d: the next file, %s, begins after %d", s.Revision, f.path, f.After)
 	}
 	_, err = f.read(func(t txn) bool {
