@@ -4,9 +4,10 @@
 # What building needs must be there in the end; without what testing needs, the tests that need it are skipped.
 set -euo pipefail
 
-# Debian's package, and a command or file that shows that it, or something in its place, is there.
+# Debian's package, and a command, or a file by a pattern, that shows that it, or something in its place, is there.
 build=(gcc:gcc libc6-dev:/usr/include/stdlib.h libseccomp-dev:/usr/include/seccomp.h pkg-config:pkg-config)
-test=("${build[@]}" docker.io:dockerd iproute2:ip nftables:nft iptables:iptables protobuf-compiler:protoc etcd-server:etcd)
+test=("${build[@]}" docker.io:dockerd iproute2:ip nftables:nft iptables:iptables protobuf-compiler:protoc etcd-server:etcd
+	"postgresql:/usr/lib/postgresql/*/bin/postgres")
 bench=("${test[@]}" runc:runc wrk:wrk)
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -18,14 +19,14 @@ missing() {
 	for entry in "$@"; do
 		sign=${entry#*:}
 		if [[ $sign == /* ]]; then
-			[[ -e $sign ]] || echo "${entry%%:*}"
+			compgen -G "$sign" >/dev/null || command -v "${sign##*/}" >/dev/null || echo "${entry%%:*}"
 		else
 			command -v "$sign" >/dev/null || echo "${entry%%:*}"
 		fi
 	done
 }
 
-# install installs packages without starting their services: an etcd on 2379 would be in the way of Vortex's own.
+# install installs packages without starting their services: an etcd on 2379 would be in the way of Vortex's own, and no test uses PostgreSQL's.
 install() (
 	policy=/usr/sbin/policy-rc.d
 	if [[ ! -e $policy ]]; then
@@ -35,9 +36,10 @@ install() (
 	fi
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null || exit 1
-	if [[ " $* " == *" etcd-server "* ]] && command -v systemctl >/dev/null; then
-		systemctl disable --quiet etcd 2>/dev/null || true
-	fi
+	command -v systemctl >/dev/null || exit 0
+	[[ " $* " == *" etcd-server "* ]] && systemctl disable --quiet etcd 2>/dev/null
+	[[ " $* " == *" postgresql "* ]] && systemctl disable --quiet postgresql 2>/dev/null
+	exit 0
 )
 
 if ! command -v go >/dev/null; then

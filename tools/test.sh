@@ -72,6 +72,8 @@ e2e() { go test -count=1 -timeout 15m ./test/e2e/...; }
 skips() {
 	((EUID == 0)) || echo "  not root: tests that make containers, networks and cgroups were skipped"
 	docker version >/dev/null 2>&1 || echo "  no Docker Engine answers: tests of the docker runtime were skipped"
+	compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null ||
+		echo "  no PostgreSQL server: tests of the postgres engine were skipped"
 	command -v etcd >/dev/null || echo "  no etcd program: tests of an external store were skipped"
 }
 
