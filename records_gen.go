@@ -519,6 +519,9 @@ type ClusterSettings struct {
 	ScaleDownCooldown  Duration `json:"scale_down_cooldown,omitzero"`
 	Ratelimit          *uint64  `json:"ratelimit,omitempty"`
 	Ratewindow         Duration `json:"ratewindow,omitzero"`
+	HistoryAge         Duration `json:"history_age,omitzero"`
+	HistoryCount       *uint64  `json:"history_count,omitempty"`
+	HistoryMax         *uint64  `json:"history_max,omitempty"`
 }
 
 // LeaderLock is a record below vortex:daemon.

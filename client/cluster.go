@@ -116,6 +116,14 @@ type Config struct {
 	Cluster     ClusterConfig   `json:"cluster"`
 	Settings    ScalingConfig   `json:"settings"`
 	RateLimiter RateLimitConfig `json:"ratelimiter"`
+	Store       HistoryConfig   `json:"store"`
+}
+
+// HistoryConfig is the section store, as far as it can change at run time: how much history is kept.
+type HistoryConfig struct {
+	HistoryAge   vortex.Duration `json:"history_age,omitzero"`    // younger transactions are kept
+	HistoryCount *uint64         `json:"history_count,omitempty"` // the newest that are kept whatever their age
+	HistoryMax   *uint64         `json:"history_max,omitempty"`   // more are not kept however young; 0: no limit
 }
 
 // ClusterConfig is the section cluster.

@@ -156,6 +156,9 @@ func overlay(base, over *vortex.ClusterSettings) {
 	base.ScaleDownCooldown = cmp.Or(over.ScaleDownCooldown, base.ScaleDownCooldown)
 	base.Ratelimit = cmp.Or(over.Ratelimit, base.Ratelimit)
 	base.Ratewindow = cmp.Or(over.Ratewindow, base.Ratewindow)
+	base.HistoryAge = cmp.Or(over.HistoryAge, base.HistoryAge)
+	base.HistoryCount = cmp.Or(over.HistoryCount, base.HistoryCount)
+	base.HistoryMax = cmp.Or(over.HistoryMax, base.HistoryMax)
 }
 
 func (s *Server) getConfig(*http.Request) (client.Config, error) {
@@ -199,8 +202,10 @@ func checkSettings(set settings.Settings) error {
 		return vortex.Errorf(vortex.Invalid, "cluster.max_replicas: expected a number from 1, got 0")
 	case set.MinReplicas > set.MaxReplicas:
 		return vortex.Errorf(vortex.Invalid, "cluster.min_replicas (%d) is more than cluster.max_replicas (%d)", set.MinReplicas, set.MaxReplicas)
-	case set.UpGrace < 0, set.DownCooldown < 0:
+	case set.UpGrace < 0, set.DownCooldown < 0, set.HistoryAge < 0:
 		return vortex.Errorf(vortex.Invalid, "settings: a period cannot be negative")
+	case set.HistoryMax != 0 && set.HistoryMax < set.HistoryCount:
+		return vortex.Errorf(vortex.Invalid, "store.history_max (%d) is less than store.history_count (%d)", set.HistoryMax, set.HistoryCount)
 	case set.RateLimit == 0:
 		return vortex.Errorf(vortex.Invalid, "ratelimiter.ratelimit: expected a number from 1, got 0: it would refuse every request")
 	case set.RateWindow < 0:
@@ -219,6 +224,9 @@ func (s *Server) config() client.Config {
 			ScaleUpGracePeriod: vortex.Duration(set.UpGrace), ScaleDownCooldown: vortex.Duration(set.DownCooldown),
 		},
 		RateLimiter: client.RateLimitConfig{RateLimit: &set.RateLimit, RateWindow: vortex.Duration(set.RateWindow)},
+		Store: client.HistoryConfig{
+			HistoryAge: vortex.Duration(set.HistoryAge), HistoryCount: &set.HistoryCount, HistoryMax: &set.HistoryMax,
+		},
 	}
 }
 
@@ -228,5 +236,6 @@ func settingsOf(c client.Config) vortex.ClusterSettings {
 		Scaleupnumber: c.Settings.ScaleUpNumber, Scaledownnumber: c.Settings.ScaleDownNumber,
 		ScaleUpGracePeriod: c.Settings.ScaleUpGracePeriod, ScaleDownCooldown: c.Settings.ScaleDownCooldown,
 		Ratelimit: c.RateLimiter.RateLimit, Ratewindow: c.RateLimiter.RateWindow,
+		HistoryAge: c.Store.HistoryAge, HistoryCount: c.Store.HistoryCount, HistoryMax: c.Store.HistoryMax,
 	}
 }

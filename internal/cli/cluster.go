@@ -274,6 +274,7 @@ func (a *cli) configCommand() *cobra.Command {
 var settingKeys = []string{
 	"cluster.min_replicas", "cluster.max_replicas", "cluster.starting_port", "settings.scaleupnumber", "settings.scaledownnumber",
 	"settings.scale_up_grace_period", "settings.scale_down_cooldown", "ratelimiter.ratelimit", "ratelimiter.ratewindow",
+	"store.history_age", "store.history_count", "store.history_max",
 }
 
 func unknownKey(key string) error {

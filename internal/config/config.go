@@ -180,10 +180,13 @@ func (c *Config) limitProblems() (problems []error) {
 	for _, d := range []struct {
 		key   string
 		value time.Duration
-	}{{"settings.scale_up_grace_period", s.UpGrace}, {"settings.scale_down_cooldown", s.DownCooldown}} {
+	}{{"settings.scale_up_grace_period", s.UpGrace}, {"settings.scale_down_cooldown", s.DownCooldown}, {"store.history_age", s.HistoryAge}} {
 		if d.value < 0 {
 			add("%s: expected a duration such as 5s, got %s", d.key, d.value)
 		}
+	}
+	if s.HistoryMax != 0 && s.HistoryMax < s.HistoryCount {
+		add("store.history_max (%d) is less than store.history_count (%d)", s.HistoryMax, s.HistoryCount)
 	}
 	if s.RateLimit == 0 {
 		add("ratelimiter.ratelimit: expected a number from 1, got 0: it would refuse every request")

@@ -49,6 +49,7 @@ func TestTheDocumentedKeys(t *testing.T) {
 	want := settings.Settings{
 		MinReplicas: 2, MaxReplicas: 50, StartingPort: 3000, StepUp: 5, StepDown: 1, UpGrace: 2 * time.Second, DownCooldown: 6 * time.Second,
 		RateLimit: 500, RateWindow: 90 * time.Second,
+		HistoryAge: time.Hour, HistoryCount: 10_000, HistoryMax: 1_000_000,
 	}
 	if diff := cmp.Diff(want, cfg.Settings); diff != "" {
 		t.Error(diff)
@@ -73,6 +74,7 @@ func TestWithoutAnySource(t *testing.T) {
 	want := settings.Settings{
 		MinReplicas: 1, MaxReplicas: 50, StartingPort: 3000, UpGrace: time.Second, DownCooldown: 5 * time.Second,
 		RateLimit: 500_000_000, RateWindow: 15 * time.Second,
+		HistoryAge: time.Hour, HistoryCount: 10_000, HistoryMax: 1_000_000,
 	}
 	if diff := cmp.Diff(want, cfg.Settings); diff != "" {
 		t.Error(diff)

@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"log/slog"
+	"math"
 
 	"golang.org/x/sync/errgroup"
 
+	"vortex"
 	"vortex/internal/autoscale"
 	"vortex/internal/deploy"
 	"vortex/internal/endpoints"
@@ -42,5 +44,18 @@ func (c *control) lead(ctx context.Context, w kind.Writer) error {
 		group.Go(func() error { return l.Run(ctx) })
 	}
 	group.Go(func() error { return c.store.Sweep(ctx) })
+	group.Go(func() error { return c.store.KeepHistory(ctx, c.retention) })
 	return group.Wait()
 }
+
+// retention is how much history is to be kept now.
+func (c *control) retention() kind.Retention {
+	set := c.settings
+	if entry, err := kind.Get(c.store, vortex.Settings, settings.ID); err == nil {
+		set = set.With(entry.Value)
+	}
+	return kind.Retention{Age: set.HistoryAge, Count: clamp(set.HistoryCount), Max: clamp(set.HistoryMax)}
+}
+
+// clamp makes a number of transactions one that revisions can have.
+func clamp(n uint64) int64 { return int64(min(n, math.MaxInt64/2)) } //nolint:gosec // it fits

@@ -22,6 +22,10 @@ type Settings struct {
 	DownCooldown time.Duration // load must have been lower for this long
 	RateLimit    uint64        // requests per client address and window
 	RateWindow   time.Duration
+
+	HistoryAge   time.Duration // transactions younger than this are kept; 0 leaves compaction to the engine
+	HistoryCount uint64        // the newest that are kept whatever their age
+	HistoryMax   uint64        // more than the newest so many are not kept; 0 is no limit
 }
 
 // Default returns the settings without any vortex.yaml.
@@ -30,6 +34,7 @@ func Default() Settings {
 		MinReplicas: 1, MaxReplicas: 50, StartingPort: 3000,
 		UpGrace: time.Second, DownCooldown: 5 * time.Second,
 		RateLimit: 500_000_000, RateWindow: 15 * time.Second,
+		HistoryAge: time.Hour, HistoryCount: 10_000, HistoryMax: 1_000_000,
 	}
 }
 
@@ -53,6 +58,11 @@ func (s Settings) With(rec *vortex.ClusterSettings) Settings {
 	if rec.Ratewindow != 0 {
 		s.RateWindow = rec.Ratewindow.Std()
 	}
+	if rec.HistoryAge != 0 {
+		s.HistoryAge = rec.HistoryAge.Std()
+	}
+	set(&s.HistoryCount, rec.HistoryCount)
+	set(&s.HistoryMax, rec.HistoryMax)
 	return s
 }
 

@@ -81,6 +81,7 @@ func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
 		go member.Close() // it may wait for the very thing that did not happen; the process ends soon
 		return nil, c.unusable(fmt.Errorf("it was not ready within %s", readyTimeout))
 	}
+	shrink(member, c.Log)
 	client := v3client.New(member.Server)
 	e := newEngine(newRoute(client), "", bounds{operations: groupOps, bytes: groupBytes})
 	e.room, e.follow = roomOn(c.Dir), followMember(member.Server)
@@ -152,7 +153,7 @@ func (c Embedded) config(sockets string) *embed.Config {
 	cfg.MaxTxnOps = maxTxnOps
 	cfg.MaxRequestBytes = max(c.MaxRequestBytes, 16<<20)
 	cfg.QuotaBackendBytes = quotaBytes
-	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = "periodic", "10m"
+	cfg.AutoCompactionRetention = "0" // the store compacts: it knows what is to be kept
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(newBridge(c.Log)))
 	return cfg
 }
