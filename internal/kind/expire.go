@@ -2,15 +2,19 @@ package kind
 
 import (
 	"context"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"vortex/internal/kind/engine"
 )
 
 const (
-	sweepBatch = 100                    // expired records deleted in one transaction; an external etcd may take no more than 128
-	sweepRetry = 500 * time.Millisecond // pause after the engine refused
-	sweepIdle  = time.Hour              // no record expires: only a new one wakes the sweep
+	sweepBatch  = 100                    // expired records deleted in one transaction; an external etcd may take no more than 128
+	sweepAtOnce = 8                      // so many transactions are under way at the same time
+	sweepRetry  = 500 * time.Millisecond // pause after the engine refused
+	sweepIdle   = time.Hour              // no record expires: only a new one wakes the sweep
 )
 
 // Sweep deletes expired records until ctx ends, so that watchers learn of their end. Readers do not depend
@@ -31,23 +35,28 @@ func (s *Store) Sweep(ctx context.Context) error {
 
 // sweepDue deletes what has expired by now and returns how long to wait for the next.
 func (s *Store) sweepDue(ctx context.Context) time.Duration {
-	now := nowMillis()
-	expired, next := s.state.due(now)
-	for len(expired) > 0 {
-		batch := expired[:min(len(expired), sweepBatch)]
-		if err := s.deleteExpired(ctx, batch); err != nil {
-			s.state.remind(expired)
-			if ctx.Err() == nil {
-				s.log.WarnContext(ctx, "Expired records not deleted yet", "err", err)
+	expired, next := s.state.due(nowMillis())
+	var sweepers errgroup.Group
+	sweepers.SetLimit(sweepAtOnce)
+	for batch := range slices.Chunk(expired, sweepBatch) {
+		sweepers.Go(func() error {
+			err := s.deleteExpired(ctx, batch)
+			if err != nil {
+				s.state.remind(batch)
 			}
-			return sweepRetry
+			return err
+		})
+	}
+	if err := sweepers.Wait(); err != nil {
+		if ctx.Err() == nil {
+			s.log.WarnContext(ctx, "Expired records not deleted yet", "err", err)
 		}
-		expired = expired[len(batch):]
+		return sweepRetry
 	}
 	if next == 0 {
 		return sweepIdle
 	}
-	return time.Duration(next-now) * time.Millisecond
+	return max(time.Duration(next-nowMillis())*time.Millisecond, 0)
 }
 
 // deleteExpired deletes records that are still as they were when they expired: in
