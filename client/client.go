@@ -24,7 +24,9 @@ type Options struct {
 	Server string
 	// Token is the bearer token.
 	Token string
-	// HTTPClient makes the requests; default http.DefaultClient. It should set no timeout: contexts bound requests.
+	// TLS is for servers at https://.
+	TLS TLS
+	// HTTPClient makes the requests; default is one that does TLS as above. It should set no timeout: contexts bound requests.
 	HTTPClient *http.Client
 }
 
@@ -50,7 +52,9 @@ func New(opts Options) (*Client, error) {
 	}
 	c := &Client{base: base, token: opts.Token, http: opts.HTTPClient}
 	if c.http == nil {
-		c.http = http.DefaultClient
+		if c.http, err = opts.TLS.httpClient(); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }
@@ -106,6 +110,9 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	cause := err
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		cause = e.Err
+	}
+	if hint := tlsHint(cause.Error(), c.base.Scheme == "https"); hint != "" {
+		return &vortex.Error{Kind: vortex.Unavailable, Msg: fmt.Sprintf("the server at %s and this client do not agree: %s\n%s", c.base.Redacted(), cause, hint)}
 	}
 	return &vortex.Error{
 		Kind: vortex.Unavailable,

@@ -19,6 +19,7 @@ type Context struct {
 	Server string `yaml:"server" json:"server"`                 // URL of the API
 	Kind   string `yaml:"kind,omitempty" json:"kind,omitempty"` // host:port of the store; "" is port 50051 of the server
 	Token  string `yaml:"token,omitempty" json:"-"`
+	TLS    TLS    `yaml:"tls,omitempty" json:"tls,omitzero"`
 }
 
 // Contexts are a user's contexts, as they are kept in config.yaml.

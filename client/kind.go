@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +26,7 @@ type Kind struct {
 	conn   *grpc.ClientConn
 	client kindpb.KindServiceClient
 	target string
+	secure bool
 }
 
 // Record is a key with its value and the revisions that made it what it is.
@@ -50,8 +50,8 @@ type KeyChange struct {
 type Filter struct{ Field, Value string }
 
 // OpenKind returns a client for the store at addr: host:port, http://host:port, or https://host:port for TLS.
-// Nothing is sent yet. An empty token makes the client anonymous.
-func OpenKind(addr, token string) (*Kind, error) {
+// Nothing is sent yet. An empty token makes the client anonymous, unless it shows a certificate; at most one TLS says which.
+func OpenKind(addr, token string, security ...TLS) (*Kind, error) {
 	transport := insecure.NewCredentials()
 	target := addr
 	if strings.Contains(addr, "://") {
@@ -61,7 +61,11 @@ func OpenKind(addr, token string) (*Kind, error) {
 		}
 		target = u.Host
 		if u.Scheme == "https" {
-			transport = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
+			cfg, err := append(security, TLS{})[0].Config()
+			if err != nil {
+				return nil, err
+			}
+			transport = credentials.NewTLS(cfg)
 		}
 	}
 	opts := []grpc.DialOption{grpc.WithTransportCredentials(transport), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1 << 30))}
@@ -72,7 +76,7 @@ func OpenKind(addr, token string) (*Kind, error) {
 	if err != nil {
 		return nil, vortex.Errorf(vortex.Invalid, "the store's address must be host:port, got %q: %w", addr, err)
 	}
-	return &Kind{conn: conn, client: kindpb.NewKindServiceClient(conn), target: target}, nil
+	return &Kind{conn: conn, client: kindpb.NewKindServiceClient(conn), target: target, secure: transport.Info().SecurityProtocol == "tls"}, nil
 }
 
 func withTokenUnary(token string) grpc.UnaryClientInterceptor {
@@ -240,6 +244,9 @@ func (k *Kind) fail(ctx context.Context, err error) error {
 		return context.DeadlineExceeded
 	}
 	kind := kindsByCode[st.Code()]
+	if hint := tlsHint(st.Message(), k.secure); kind == vortex.Unavailable && hint != "" {
+		return &vortex.Error{Kind: kind, Msg: fmt.Sprintf("the store at %s and this client do not agree: %s\n%s", k.target, st.Message(), hint)}
+	}
 	if kind == vortex.Unavailable && strings.Contains(st.Message(), "connect") {
 		return &vortex.Error{Kind: kind, Msg: fmt.Sprintf("no store answers at %s: %s\nstart a server with `vortex up`, or name another with --kind", k.target, st.Message())}
 	}

@@ -17,12 +17,13 @@ import (
 // RunFile tells the commands on the same machine where a running server answers, and its token.
 type RunFile struct {
 	API       string    `json:"api"`            // URL
-	Kind      string    `json:"kind,omitempty"` // host:port
+	Kind      string    `json:"kind,omitempty"` // host:port, or https://host:port
 	Edge      string    `json:"edge,omitempty"` // URL
 	Token     string    `json:"token"`
 	PID       int       `json:"pid"`
 	Data      string    `json:"data"` // the server's data directory
 	StartedAt time.Time `json:"started_at"`
+	TLS       TLS       `json:"tls,omitzero"` // how to trust it
 }
 
 const runFileName = "run.json"

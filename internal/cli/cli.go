@@ -88,6 +88,7 @@ type cli struct {
 	cancel context.CancelFunc
 
 	server, kind, contextName string
+	tls                       client.TLS
 	output                    string
 	timeout                   time.Duration
 	quiet, noColor, watching  bool
@@ -193,6 +194,10 @@ func (a *cli) root() *cobra.Command {
 func (a *cli) globalFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&a.server, "server", "", "URL of the server (default: the one on this machine, or the current context's; VORTEX_SERVER)")
 	flags.StringVar(&a.contextName, "context", "", "context to use (VORTEX_CONTEXT)")
+	flags.StringVar(&a.tls.CA, "ca", "", "file with the CA of the server's certificate (default: the system's; VORTEX_CA)")
+	flags.StringVar(&a.tls.Cert, "cert", "", "file with your client certificate (VORTEX_CERT)")
+	flags.StringVar(&a.tls.Key, "key", "", "file with its key (VORTEX_KEY)")
+	flags.StringVar(&a.tls.ServerName, "server-name", "", "name the server's certificate is for (default: the host; VORTEX_SERVER_NAME)")
 	flags.StringVarP(&a.output, "output", "o", "table", "table, wide, json, yaml or name")
 	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this long, such as 30s (default: 5m when waiting)")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print results only")

@@ -47,7 +47,7 @@ func (a *cli) infoCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := client.New(client.Options{Server: t.server, Token: t.token})
+			c, err := client.New(client.Options{Server: t.server, Token: t.token, TLS: t.tls})
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -123,15 +124,20 @@ func (a *cli) loginCommand() *cobra.Command {
 	var name, kind string
 	cmd := &cobra.Command{
 		Use: "login URL", Short: "Keep a server's token as a context and make it current",
-		Example: "  vortex login https://vortex.example.com:7070 --name prod < token",
-		Long:    "Keeps the token of a server, which `vortex token` prints on its machine. The token is asked for, read from stdin, or taken from VORTEX_TOKEN.",
-		Args:    between(1, 1, "the server's URL"),
+		Example: "  vortex login https://vortex.example.com:7070 --name prod < token\n" +
+			"  vortex login https://10.0.0.1:7070 --ca ca.crt --cert me.crt --key me.key < token",
+		Long: "Keeps the token of a server, which `vortex token` prints on its machine. The token is asked for, read from stdin, or taken from VORTEX_TOKEN.",
+		Args: between(1, 1, "the server's URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			token, err := a.readToken()
 			if err != nil {
 				return err
 			}
-			c, err := client.New(client.Options{Server: args[0], Token: token})
+			security, err := absolute(a.security())
+			if err != nil {
+				return err
+			}
+			c, err := client.New(client.Options{Server: args[0], Token: token, TLS: security})
 			if err != nil {
 				return err
 			}
@@ -142,7 +148,7 @@ func (a *cli) loginCommand() *cobra.Command {
 			if err != nil {
 				return errUsage("expected a URL, got %q", args[0])
 			}
-			ctx := client.Context{Name: cmp.Or(name, u.Hostname()), Server: c.Server(), Kind: kind, Token: token}
+			ctx := client.Context{Name: cmp.Or(name, u.Hostname()), Server: c.Server(), Kind: kind, Token: token, TLS: security}
 			err = a.editContexts(func(contexts *client.Contexts) error {
 				contexts.Put(ctx)
 				contexts.Current = ctx.Name
@@ -157,6 +163,21 @@ func (a *cli) loginCommand() *cobra.Command {
 	cmd.Flags().StringVar(&name, "name", "", "the context's name (default: the server's host)")
 	cmd.Flags().StringVar(&kind, "kind", "", "host:port of the store (default: port 50051 of the server)")
 	return cmd
+}
+
+// absolute makes the names of files hold wherever a later command runs.
+func absolute(t client.TLS) (client.TLS, error) {
+	for _, file := range []*string{&t.CA, &t.Cert, &t.Key} {
+		if *file == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*file)
+		if err != nil {
+			return t, vortex.Errorf(vortex.Invalid, "%s cannot be found: %w", *file, err)
+		}
+		*file = abs
+	}
+	return t, nil
 }
 
 // checkLogin makes sure that a token is good before it is kept.

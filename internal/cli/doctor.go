@@ -191,7 +191,7 @@ func (a *cli) checkServer(ctx context.Context) finding {
 	if err != nil {
 		return doubt(name, err.Error(), "")
 	}
-	c, err := client.New(client.Options{Server: t.server, Token: t.token})
+	c, err := client.New(client.Options{Server: t.server, Token: t.token, TLS: t.tls})
 	if err != nil {
 		return doubt(name, err.Error(), "")
 	}

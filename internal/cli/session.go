@@ -17,6 +17,7 @@ import (
 // target is a server to talk to.
 type target struct {
 	server, kind, token string
+	tls                 client.TLS
 	source              string // where it was found, for people
 }
 
@@ -27,7 +28,7 @@ func (a *cli) resolve() (target, error) {
 	if err != nil {
 		return target{}, err
 	}
-	t := target{server: server, token: a.vars["VORTEX_TOKEN"], kind: cmp.Or(a.kind, a.vars["VORTEX_KIND"]), source: "--server"}
+	t := target{server: server, token: a.vars["VORTEX_TOKEN"], kind: cmp.Or(a.kind, a.vars["VORTEX_KIND"]), tls: a.security(), source: "--server"}
 	runs, runErr := client.RunFiles(a.runtimeDirs()...)
 	name := cmp.Or(a.contextName, a.vars["VORTEX_CONTEXT"])
 	switch {
@@ -58,6 +59,18 @@ func (a *cli) resolve() (target, error) {
 // use takes what is not set yet from a context.
 func (t *target) use(c client.Context, source string) {
 	t.server, t.kind, t.token, t.source = cmp.Or(t.server, c.Server), cmp.Or(t.kind, c.Kind), cmp.Or(t.token, c.Token), source
+	t.tls.CA, t.tls.ServerName = cmp.Or(t.tls.CA, c.TLS.CA), cmp.Or(t.tls.ServerName, c.TLS.ServerName)
+	if t.tls.Cert == "" {
+		t.tls.Cert, t.tls.Key = c.TLS.Cert, cmp.Or(t.tls.Key, c.TLS.Key)
+	}
+}
+
+// security is what flags and variables say about TLS.
+func (a *cli) security() client.TLS {
+	return client.TLS{
+		CA: cmp.Or(a.tls.CA, a.vars["VORTEX_CA"]), Cert: cmp.Or(a.tls.Cert, a.vars["VORTEX_CERT"]),
+		Key: cmp.Or(a.tls.Key, a.vars["VORTEX_KEY"]), ServerName: cmp.Or(a.tls.ServerName, a.vars["VORTEX_SERVER_NAME"]),
+	}
 }
 
 // adopt finds the token of a server that was named by its URL.
@@ -70,7 +83,7 @@ func (t *target) adopt(contexts []client.Context, runs []client.RunFile) {
 	}
 	for _, run := range runs {
 		if sameServer(run.API, t.server) {
-			t.use(client.Context{Kind: run.Kind, Token: run.Token}, "--server, running here")
+			t.use(client.Context{Kind: run.Kind, Token: run.Token, TLS: run.TLS}, "--server, running here")
 			return
 		}
 	}
@@ -84,7 +97,7 @@ func (t *target) find(contexts client.Contexts, runs []client.RunFile) {
 	}
 	if len(runs) > 0 {
 		run := runs[0]
-		t.use(client.Context{Server: run.API, Kind: run.Kind, Token: run.Token}, "running here, data in "+run.Data)
+		t.use(client.Context{Server: run.API, Kind: run.Kind, Token: run.Token, TLS: run.TLS}, "running here, data in "+run.Data)
 	}
 }
 
@@ -124,7 +137,7 @@ func (a *cli) client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(client.Options{Server: t.server, Token: t.token})
+	return client.New(client.Options{Server: t.server, Token: t.token, TLS: t.tls})
 }
 
 // openKind returns a client of the store of the server to talk to.
@@ -133,12 +146,20 @@ func (a *cli) openKind() (*client.Kind, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.kind == "" {
-		host := "127.0.0.1"
-		if u, err := url.Parse(t.server); err == nil && u.Hostname() != "" {
-			host = u.Hostname()
-		}
-		t.kind = net.JoinHostPort(host, "50051")
+	return client.OpenKind(t.store(), t.token, t.tls)
+}
+
+// store is the address of the server's store. One without a scheme speaks TLS when the API does.
+func (t *target) store() string {
+	if strings.Contains(t.kind, "://") {
+		return t.kind
 	}
-	return client.OpenKind(t.kind, t.token)
+	scheme, host := "", "127.0.0.1"
+	if u, err := url.Parse(t.server); err == nil && u.Hostname() != "" {
+		host = u.Hostname()
+		if u.Scheme == "https" {
+			scheme = "https://"
+		}
+	}
+	return scheme + cmp.Or(t.kind, net.JoinHostPort(host, "50051"))
 }

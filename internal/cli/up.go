@@ -38,7 +38,7 @@ func (a *cli) upCommand() *cobra.Command {
 			if len(documents) == 0 {
 				return nil
 			}
-			c, err := client.New(client.Options{Server: run.API, Token: run.Token})
+			c, err := client.New(client.Options{Server: run.API, Token: run.Token, TLS: run.TLS})
 			if err != nil {
 				return err
 			}

@@ -41,6 +41,14 @@ type Config struct {
 	StoreCA, StoreCert, StoreKey string
 	// KindAnonymous is what clients of the store without a token may do: full, limited or off.
 	KindAnonymous string
+	// TLSCert and TLSKey are the certificate and key of the API and the store, PEM files; "" is no TLS.
+	TLSCert, TLSKey string
+	// TLSClientCA is the CA of client certificates; "" asks for none. TLSClientAuth is optional or required, for the store.
+	TLSClientCA, TLSClientAuth string
+	// MaxKeyBytes and MaxValueBytes bound a record of the store, MaxTxnOps the compares and writes of a transaction.
+	MaxKeyBytes, MaxValueBytes, MaxTxnOps uint32
+	// MaxAnswer bounds an answer of the store in bytes, MaxStreams its open streams, MaxConnections its connections.
+	MaxAnswer, MaxStreams, MaxConnections uint32
 	// Token is the API's bearer token; "" keeps the one in Data, or makes one.
 	Token string
 	// Runtime is the driver of apps that name none: auto, oci, docker, process or sim.
@@ -70,7 +78,8 @@ func Default() Config {
 	return Config{
 		API: "127.0.0.1:7070", Kind: "127.0.0.1:50051", Edge: ":8000",
 		EtcdClient: "127.0.0.1:2379", EtcdPeer: "127.0.0.1:2380",
-		KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
+		MaxKeyBytes: 1024, MaxValueBytes: 3 << 19, MaxTxnOps: 10_000, MaxAnswer: 64 << 20, MaxStreams: 10_000, MaxConnections: 10_000,
+		TLSClientAuth: "optional", KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
 		Settings: settings.Default(),
 	}
 }
@@ -102,6 +111,7 @@ func (c *Config) Validate() error {
 		known      []string
 	}{
 		{"kind.anonymous", c.KindAnonymous, []string{"full", "limited", "off"}},
+		{"tls.client_auth", c.TLSClientAuth, []string{"optional", "required"}},
 		{"agent.runtime", c.Runtime, []string{"auto", "oci", "docker", "process", "sim"}},
 		{"log.format", c.LogFormat, []string{"text", "json"}},
 		{"log.level", c.LogLevel, []string{"debug", "info", "warn", "error"}},
@@ -110,7 +120,21 @@ func (c *Config) Validate() error {
 			add("%s: expected %s, got %q%s", choice.key, strings.Join(choice.known, ", "), choice.value, didYouMean(choice.value, choice.known))
 		}
 	}
-	return errors.Join(append(problems, c.limitProblems()...)...)
+	return errors.Join(append(append(problems, c.tlsProblems()...), c.limitProblems()...)...)
+}
+
+func (c *Config) tlsProblems() (problems []error) {
+	add := func(text string) { problems = append(problems, vortex.Errorf(vortex.Invalid, "%s", text)) }
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		add("tls.cert and tls.key: expected both or none, got one")
+	}
+	if c.TLSClientCA != "" && c.TLSCert == "" {
+		add("tls.client_ca: client certificates need TLS; set tls.cert and tls.key too")
+	}
+	if c.TLSClientAuth == "required" && c.TLSClientCA == "" {
+		add("tls.client_auth: required needs tls.client_ca, the CA that signs client certificates")
+	}
+	return problems
 }
 
 // storeSchemes are what an external store's URL starts with.
@@ -152,6 +176,9 @@ func (c *Config) addressProblems() (problems []error) {
 	return problems
 }
 
+// maxValue is the most that kind.max_value_bytes may be.
+const maxValue = 8 << 20
+
 func checkAddress(addr string) error {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -168,6 +195,24 @@ func (c *Config) limitProblems() (problems []error) {
 		problems = append(problems, vortex.Errorf(vortex.Invalid, format, args...))
 	}
 	s := c.Settings
+	for _, limit := range []struct {
+		key          string
+		value, least uint32
+	}{
+		{"kind.max_key_bytes", c.MaxKeyBytes, 128},
+		{"kind.max_value_bytes", c.MaxValueBytes, 64 << 10},
+		{"kind.max_txn_ops", c.MaxTxnOps, 128},
+		{"kind.max_answer_bytes", c.MaxAnswer, 1 << 20},
+		{"kind.max_streams", c.MaxStreams, 16},
+		{"kind.max_connections", c.MaxConnections, 16},
+	} {
+		if limit.value < limit.least {
+			add("%s: expected a number from %d, got %d: the cluster itself needs that much", limit.key, limit.least, limit.value)
+		}
+	}
+	if c.MaxValueBytes > maxValue {
+		add("kind.max_value_bytes: expected a number to %d, got %d: a request holds 16 MiB", maxValue, c.MaxValueBytes)
+	}
 	if s.MaxReplicas == 0 {
 		add("cluster.max_replicas: expected a number from 1, got 0")
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"iter"
+	"time"
 
 	"vortex"
 )
@@ -12,20 +13,47 @@ import (
 // the watch's reader.
 type history struct {
 	watch  *Watch
+	ctx    context.Context //nolint:containedctx // the engine's iterator lives as long as it
+	cancel context.CancelFunc
 	next   func() (Batch, error, bool)
-	finish func()             // ends next
-	cancel context.CancelFunc // makes a next that waits return
+	finish func()      // ends next
+	rest   *time.Timer // lets go of the engine while the reader is away, for an engine buffers without bound
 }
 
-// start makes the engine send from revision from on.
-func (h *history) start(from int64) {
-	ctx, cancel := context.WithCancel(context.Background())
-	h.next, h.finish = iter.Pull2(h.watch.store.replay(ctx, from))
-	h.cancel = cancel
-	h.watch.mu.Lock()
-	defer h.watch.mu.Unlock()
-	if h.watch.interrupt = cancel; h.watch.err != nil {
-		cancel()
+// historyRest is how long a reader may be away before the engine stops sending to it.
+const historyRest = time.Second
+
+// read returns the engine's next batch. ok is false when ctx, the watch or a rest ended the reading, which the next
+// call takes up.
+func (h *history) read(ctx context.Context) (b Batch, ok bool, err error) {
+	if h.next == nil {
+		h.start()
+	}
+	h.rest.Stop()
+	stop := context.AfterFunc(ctx, h.cancel)
+	b, err, ok = h.next()
+	stop()
+	if err != nil || !ok {
+		if h.ctx.Err() != nil {
+			err = nil
+		}
+		h.stop()
+		return b, false, err
+	}
+	h.rest.Reset(historyRest)
+	return b, true, nil
+}
+
+// start makes the engine send what the watch wants next.
+func (h *history) start() {
+	w := h.watch
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.next, h.finish = iter.Pull2(w.store.replay(h.ctx, w.nextFrom))
+	h.rest = time.AfterFunc(historyRest, h.cancel)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.interrupt = h.cancel; w.err != nil {
+		h.cancel()
 	}
 }
 
@@ -34,9 +62,10 @@ func (h *history) stop() {
 	if h.next == nil {
 		return
 	}
+	h.rest.Stop()
 	h.cancel()
 	h.finish()
-	h.next, h.finish, h.cancel = nil, nil, nil
+	h.next, h.finish = nil, nil
 }
 
 // takeHistory returns the next transaction of the engine's history. Once memory holds everything that is
@@ -46,29 +75,25 @@ func (w *Watch) takeHistory(ctx context.Context) ([]Batch, error) {
 	if err := w.ended(); err != nil {
 		return nil, err
 	}
-	h := w.history
-	if h.next == nil {
-		h.start(w.nextFrom)
-	}
-	stop := context.AfterFunc(ctx, h.cancel)
-	b, err, ok := h.next()
-	stop()
-	switch {
-	case err != nil || !ok: // without an error ctx ended, not the history: the next call goes on
-		h.stop()
+	b, ok, err := w.history.read(ctx)
+	if err != nil || !ok {
 		return nil, cmp.Or(w.ended(), context.Cause(ctx), err)
-	case w.store.hub.attach(w, b.Revision): // memory holds it too
+	}
+	if w.store.hub.attach(w, b.Revision) { // memory holds it too
 		w.nextFrom = b.Revision
-		h.stop()
+		w.history.stop()
 		w.history = nil
 		return nil, nil
 	}
-	w.nextFrom = b.Revision + 1
-	events, err := w.historic(ctx, b)
-	if err != nil || len(events) == 0 {
+	if b.Events, err = w.historic(ctx, b); err != nil {
+		w.history.stop() // the next call reads the batch again
 		return nil, err
 	}
-	return []Batch{{Revision: b.Revision, Time: b.Time, Events: events}}, nil
+	w.nextFrom = b.Revision + 1
+	if len(b.Events) == 0 {
+		return nil, nil
+	}
+	return []Batch{b}, nil
 }
 
 // ended returns the error that ended the watch.
@@ -78,7 +103,7 @@ func (w *Watch) ended() error {
 	return w.err
 }
 
-// historic returns the events of a batch of the engine's history that the watch asked for.
+// historic returns the events of an old batch that the watch asked for, with what stood there before where it needs that.
 func (w *Watch) historic(ctx context.Context, b Batch) ([]Event, error) {
 	var events []Event
 	for _, ev := range b.Events {

@@ -2,6 +2,7 @@ package kind
 
 import (
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/tidwall/btree"
@@ -33,9 +34,14 @@ func (s *Store) Snapshot() *Snapshot {
 func (s *Snapshot) Len() int { return s.records.Len() }
 
 // All yields the records in key order, without those that had expired when it was taken.
-func (s *Snapshot) All() iter.Seq[*Record] {
+func (s *Snapshot) All() iter.Seq[*Record] { return s.Below("") }
+
+// Below yields, as All does, the records whose key starts with prefix.
+func (s *Snapshot) Below(prefix string) iter.Seq[*Record] {
 	now := s.Taken.UnixMilli()
 	return func(yield func(*Record) bool) {
-		s.records.Scan(func(_ string, rec *Record) bool { return rec.expired(now) || yield(rec) })
+		s.records.Ascend(prefix, func(key string, rec *Record) bool {
+			return strings.HasPrefix(key, prefix) && (rec.expired(now) || yield(rec))
+		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"vortex"
+	"vortex/client"
 	"vortex/internal/api/kindrpc"
 	"vortex/internal/settings"
 )
@@ -28,6 +29,14 @@ type Config struct {
 	StoreTLS StoreTLS
 	// Anonymous is what Kind clients without a token may do.
 	Anonymous kindrpc.Anonymous
+	// TLS protects the API's and Kind's ports.
+	TLS TLS
+	// Limits bound what clients of Kind can make the server hold.
+	Limits kindrpc.Limits
+	// MaxKeyBytes and MaxValueBytes bound a record of the store; 0 is the store's default.
+	MaxKeyBytes, MaxValueBytes int
+	// MaxConnections bounds the connections of the API and of Kind, each; 0 does not.
+	MaxConnections int
 	// Token is the API's bearer token; "" keeps the one in Data, or makes one.
 	Token string
 	// Runtime is the driver of apps that name none; "" or "auto" chooses the best this machine has.
@@ -57,6 +66,7 @@ type Config struct {
 type Addresses struct {
 	API, Kind, Edge string
 	Token           string
+	TLS             client.TLS // how to trust API and Kind; zero when they speak without TLS
 }
 
 // Validate returns everything that is wrong with the configuration.

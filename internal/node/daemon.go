@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"vortex/client"
@@ -35,13 +36,22 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 		EtcdClient: cfg.EtcdClient, EtcdPeer: cfg.EtcdPeer, Store: cfg.Store,
 		StoreTLS:  StoreTLS{CA: cfg.StoreCA, Cert: cfg.StoreCert, Key: cfg.StoreKey},
 		Anonymous: kindrpc.Anonymous(cfg.KindAnonymous), Token: cfg.Token,
+		TLS:         TLS{Cert: cfg.TLSCert, Key: cfg.TLSKey, ClientCA: cfg.TLSClientCA, RequireClient: cfg.TLSClientAuth == "required"},
+		Limits:      kindrpc.Limits{TxnOps: int(cfg.MaxTxnOps), AnswerBytes: int(cfg.MaxAnswer), Streams: int64(cfg.MaxStreams)},
+		MaxKeyBytes: int(cfg.MaxKeyBytes), MaxValueBytes: int(cfg.MaxValueBytes), MaxConnections: int(cfg.MaxConnections),
 		Runtime: cfg.Runtime, DockerHost: cfg.DockerHost,
 		NoAgent: cfg.NoAgent, NoEdge: cfg.NoEdge, Remove: cfg.Rm,
 		Settings: cfg.Settings, Version: d.Version, Commit: d.Commit, Log: log,
 		Ready: func(a Addresses) {
 			run := client.RunFile{
-				API: urlOf(a.API), Kind: a.Kind, Edge: urlOf(a.Edge), Token: a.Token,
+				API: urlOf(a.API), Kind: a.Kind, Edge: urlOf(a.Edge), Token: a.Token, TLS: a.TLS,
 				PID: os.Getpid(), Data: cfg.Data, StartedAt: started,
+			}
+			if a.TLS != (client.TLS{}) {
+				run.API = strings.Replace(run.API, "http://", "https://", 1)
+				if run.Kind != "" {
+					run.Kind = "https://" + run.Kind
+				}
 			}
 			remove, err := client.WriteRunFile(run, d.RuntimeDir)
 			if err != nil {

@@ -20,7 +20,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"vortex"
 	"vortex/internal/agent"
 	"vortex/internal/api"
 	"vortex/internal/api/kindrpc"
@@ -52,12 +51,16 @@ type Node struct {
 	api      net.Listener // nil without an API
 	token    string
 	access   *authz.Authority
+
+	certificates *certificates // nil without TLS
 }
 
 const (
 	beatEvery   = time.Second
 	settleTime  = 10 * time.Second // for the API's last answers
 	headerLimit = 10 * time.Second
+	idleLimit   = 5 * time.Minute
+	maxHeader   = 64 << 10
 )
 
 // New returns a node that does nothing before Run. The error lists everything that is wrong with cfg.
@@ -101,7 +104,7 @@ func bridgeOf(data string) string {
 func (n *Node) Run(ctx context.Context) error {
 	defer n.parts.stop()
 	for _, step := range []func(context.Context) error{
-		n.takeData, n.openStore, n.listenAPI, n.startKind, n.startControl, n.startAgent, n.startEdge, n.startAPI,
+		n.readCertificates, n.takeData, n.openStore, n.listenAPI, n.startKind, n.startControl, n.startAgent, n.startEdge, n.startAPI,
 	} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -112,6 +115,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.log.InfoContext(ctx, "Node ready", "node", n.cfg.Name)
 	if n.cfg.Ready != nil {
+		n.addrs.TLS = n.certificates.trust()
 		n.cfg.Ready(n.addrs)
 	}
 	select {
@@ -154,15 +158,6 @@ func (n *Node) openStore(ctx context.Context) error {
 
 func (n *Node) component(name string) *slog.Logger { return n.log.With("component", name) }
 
-// listen opens a TCP listener; the error names the flag to change.
-func listen(ctx context.Context, what, flag, addr string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, vortex.Errorf(vortex.Unavailable, "%s cannot listen on %s; is it taken? choose another with %s: %w", what, addr, flag, err)
-	}
-	return l, nil
-}
-
 // startKind serves the store's wire contract.
 func (n *Node) startKind(ctx context.Context) error {
 	if n.cfg.Kind == "" {
@@ -176,11 +171,14 @@ func (n *Node) startKind(ctx context.Context) error {
 	if n.cfg.Anonymous == kindrpc.AnonymousFull {
 		n.log.WarnContext(ctx, "Anyone who reaches Kind's port may change everything: --kind-anonymous is full", "address", n.addrs.Kind)
 	}
-	srv := kindrpc.NewServer(&kindrpc.Service{Store: n.store, Access: n.access, Version: n.cfg.Version, Log: n.component("kind-rpc")})
+	n.warnOpen(ctx, "Kind", n.addrs.Kind)
+	srv := kindrpc.NewServer(&kindrpc.Service{
+		Store: n.store, Access: n.access, Limits: n.cfg.Limits, Version: n.cfg.Version, Log: n.component("kind-rpc"),
+	}, n.kindSecurity()...)
 	n.parts.start("Kind", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, srv.Stop)
 		defer stop()
-		return srv.Serve(l)
+		return srv.Serve(n.bounded(l))
 	})
 	return nil
 }
@@ -266,7 +264,8 @@ func (n *Node) listenAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.api, n.addrs.API = l, l.Addr().String()
+	n.api, n.addrs.API = n.bounded(l), l.Addr().String()
+	n.warnOpen(ctx, "API", n.addrs.API)
 	n.parts.closer("API listener", func() error {
 		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 			return err
@@ -282,11 +281,19 @@ func (n *Node) startAPI(context.Context) error {
 		return nil
 	}
 	n.registry.MustRegister(newCollector(n.store))
-	srv := &http.Server{Handler: n.handler().Handler(), ReadHeaderTimeout: headerLimit, ErrorLog: slog.NewLogLogger(n.component("api").Handler(), slog.LevelDebug)}
+	srv := &http.Server{
+		Handler: n.handler().Handler(), ReadHeaderTimeout: headerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(n.component("api").Handler(), slog.LevelDebug),
+	}
+	serve := srv.Serve
+	if n.certificates != nil {
+		srv.TLSConfig = n.certificates.config(false, "h2", "http/1.1")
+		serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+	}
 	n.parts.start("API", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { shutdown(srv) })
 		defer stop()
-		if err := srv.Serve(n.api); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(n.api); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil

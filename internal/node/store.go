@@ -21,7 +21,9 @@ func openStore(ctx context.Context, cfg Config, log *slog.Logger) (*kind.Store, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("parse the built-in schema: %w", err)
 	}
-	store, err := kind.Open(ctx, kind.Config{Engine: eng, Schema: schema, Log: log.With("component", "kind")})
+	store, err := kind.Open(ctx, kind.Config{
+		Engine: eng, Schema: schema, Log: log.With("component", "kind"), MaxKeyBytes: cfg.MaxKeyBytes, MaxValueBytes: cfg.MaxValueBytes,
+	})
 	if err != nil {
 		_ = eng.Close()
 		return nil, nil, err

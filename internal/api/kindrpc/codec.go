@@ -11,7 +11,7 @@ import (
 	kindpb "vortex/proto/kind"
 )
 
-// codec is gRPC's own, except that it keeps count of large answers until their memory is free again: gRPC holds an encoded answer
+// codec is gRPC's own, except that it takes packed events as they are and keeps count of large answers until their memory is free again: gRPC holds an encoded answer
 // for as long as its client takes to read it, and tells nobody.
 type codec struct {
 	load *load
@@ -29,6 +29,8 @@ var protobuf = encoding.GetCodecV2("proto")
 // Marshal implements encoding.CodecV2.
 func (c *codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch answer := v.(type) {
+	case *packed:
+		return answer.buffers(), nil
 	case *kindpb.RangeScanResponse:
 		return c.answer(answer, len(answer.GetRecords()))
 	case *kindpb.QueryResponse:

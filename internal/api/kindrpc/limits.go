@@ -21,6 +21,8 @@ type Limits struct {
 	PendingBytes int64
 	// Streams is how many streams may be open in all; default 10,000.
 	Streams int64
+	// Patience is how long a client may leave a stream unread that has something for it; default one minute.
+	Patience time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -33,6 +35,7 @@ func (l Limits) withDefaults() Limits {
 	return Limits{
 		TxnOps: int(or(int64(l.TxnOps), 10_000)), AnswerBytes: int(or(int64(l.AnswerBytes), maxAnswer)),
 		PendingBytes: or(l.PendingBytes, 8*maxAnswer), Streams: or(l.Streams, 10_000),
+		Patience: time.Duration(or(int64(l.Patience), int64(time.Minute))),
 	}
 }
 

@@ -190,6 +190,7 @@ func (s *Service) Status(ctx context.Context, _ *kindpb.StatusRequest) (*kindpb.
 		Revision:    uint64(s.Store.Revision()),
 		Records:     uint64(s.Store.Len()),
 		Stale:       s.Store.Stale(),
+		Watchers:    uint64(s.Store.Watchers()),
 		Version:     s.Version,
 		MemoryBytes: uint64(s.Store.MemoryBytes()),
 	}

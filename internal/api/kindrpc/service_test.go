@@ -281,17 +281,6 @@ func TestWatchResumesAndFilters(t *testing.T) {
 	wantCode(t, "a revision beyond all", err, codes.InvalidArgument)
 }
 
-func TestWatchFromTheFutureBeginsThere(t *testing.T) {
-	s := serve(t, kindrpc.AnonymousOff)
-	rev := s.put("k", "now")
-	next := s.watch(s.KindServiceClient, &kindpb.WatchRequest{StartRevision: rev + 2})
-	s.put("k", "too early")
-	s.put("k", "right")
-	if ev := next(); string(ev.GetNewValue()) != "right" {
-		t.Fatalf("it began with %q", ev.GetNewValue())
-	}
-}
-
 func TestSyncSendsAStateThenItsChanges(t *testing.T) {
 	s := serve(t, kindrpc.AnonymousOff)
 	const records = 2500

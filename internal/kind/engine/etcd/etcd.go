@@ -40,9 +40,9 @@ type Engine struct {
 	groups *groups
 }
 
-// newEngine returns an engine on a way to etcd, all but index, follow and close.
-func newEngine(r *route, prefix string, room bounds) *Engine {
-	e := &Engine{route: r, prefix: prefix}
+// newEngine returns an engine on the way to a cluster, all but index, follow and close.
+func newEngine(way *route, prefix string, room bounds) *Engine {
+	e := &Engine{route: way, prefix: prefix}
 	e.groups = &groups{send: e.send, room: room}
 	return e
 }
