@@ -234,46 +234,6 @@ func TestNearest(t *testing.T) {
 	}
 }
 
-func FuzzParse(f *testing.F) {
-	files, _ := filepath.Glob("testdata/errors/*.ksl")
-	for _, file := range files {
-		src, err := os.ReadFile(file)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(src)
-	}
-	f.Add(vortex.Schema())
-	f.Fuzz(func(t *testing.T, src []byte) {
-		s, err := ksl.Parse("fuzz.ksl", src)
-		if err != nil {
-			if !vortex.IsKind(err, vortex.Invalid) || err.Error() == "" {
-				t.Fatalf("Parse returned %v, want an Invalid error with a message", err)
-			}
-			return
-		}
-		for _, typ := range s.Types {
-			if err := typ.Validate([]byte("[]")); err == nil {
-				t.Fatalf("%s accepts a list", typ.Name)
-			}
-			if owner, ok := s.TypeOf(typ.Prefix + ":x"); typ.Prefix != "" && (!ok || owner != typ) {
-				t.Fatalf("%s does not own the keys below %q", typ.Name, typ.Prefix)
-			}
-		}
-		printed := s.String()
-		again, err := ksl.Parse("printed.ksl", []byte(printed))
-		if err != nil {
-			t.Fatalf("what is printed does not parse: %v\n%s", err, printed)
-		}
-		if text := again.String(); text != printed {
-			t.Fatalf("printed once:\n%s\nand again:\n%s", printed, text)
-		}
-		if differences := ksl.Compare(s, again); len(differences) > 0 {
-			t.Fatalf("printing changes %v\n%s", differences, printed)
-		}
-	})
-}
-
 func TestParseTakesHostileSourcesQuickly(t *testing.T) {
 	comments := strings.Repeat("#\n", 200_000)
 	for name, src := range map[string]string{

@@ -131,6 +131,9 @@ func (s *scanner) text(k Scalar) *fault {
 func wellFormed(k Scalar, text []byte) bool {
 	switch k {
 	case Timestamp:
+		if plainMoment(text) {
+			return true
+		}
 		var t time.Time
 		return t.UnmarshalText(text) == nil
 	case Duration:
@@ -140,6 +143,34 @@ func wellFormed(k Scalar, text []byte) bool {
 		return base64ed(text)
 	}
 }
+
+// plainMoment reports whether text is an RFC 3339 moment in UTC, on one of the first 28 days of a month: what is
+// usual. Of anything else it does not know.
+func plainMoment(text []byte) bool {
+	const form, point = "0000-00-00T00:00:00", len("0000-00-00T00:00:00")
+	if len(text) <= point || text[len(text)-1] != 'Z' {
+		return false
+	}
+	for i := range point {
+		if digit := text[i]-'0' <= 9; digit != (form[i] == '0') || !digit && text[i] != form[i] {
+			return false
+		}
+	}
+	fraction := text[point : len(text)-1]
+	if len(fraction) > 0 && (len(fraction) == 1 || fraction[0] != '.') {
+		return false
+	}
+	for i := 1; i < len(fraction); i++ {
+		if fraction[i]-'0' > 9 {
+			return false
+		}
+	}
+	month, day := two(text[5:]), two(text[8:])
+	return 1 <= month && month <= 12 && 1 <= day && day <= 28 && two(text[11:]) < 24 && two(text[14:]) < 60 && two(text[17:]) < 60
+}
+
+// two is the number that the first two digits of b make.
+func two(b []byte) int { return int(b[0]-'0')*10 + int(b[1]-'0') }
 
 // base64ed reports whether text is base64 with the standard alphabet and padding.
 func base64ed(text []byte) bool {

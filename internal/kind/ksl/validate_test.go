@@ -9,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"vortex"
-	"vortex/internal/kind/ksl"
 )
 
 const everything = `
@@ -249,6 +248,14 @@ var container = []byte(`{"id":"web-3-x7k2p","client_id":"web","status":"Running"
 	`"pid":48213,"created_at":"2026-11-20T11:00:00.123456789Z","started_at":"2026-11-20T11:00:00.223456789Z",` +
 	`"healthy_at":"2026-11-20T11:00:01.123456789Z","reason":"started by the release"}`)
 
+func TestIndexValuesDoesNotAllocate(t *testing.T) {
+	typ := typeNamed(t, cluster(t), "ContainerRecord")
+	room := make([][]byte, 0, 8)
+	if n := testing.AllocsPerRun(100, func() { room = typ.IndexValues(container, room[:0]) }); n > 0 {
+		t.Errorf("IndexValues allocates %v times", n)
+	}
+}
+
 func TestValidateDoesNotAllocate(t *testing.T) {
 	typ := typeNamed(t, cluster(t), "ContainerRecord")
 	if err := typ.Validate(container); err != nil {
@@ -298,37 +305,4 @@ func BenchmarkTypeOf(b *testing.B) {
 			b.Fatal("no type")
 		}
 	}
-}
-
-func FuzzValidate(f *testing.F) {
-	s, err := ksl.Parse("t.ksl", []byte(everything))
-	if err != nil {
-		f.Fatal(err)
-	}
-	all, _ := s.Type("T")
-	record, _ := cluster(f).Type("ContainerRecord")
-	f.Add(container)
-	f.Add([]byte(`{"s":"\ud83d\ude00","f64":1e5,"json":{"a":[1,null]},"part":{"id":"x"},"deep":[{"a":[1]}],"d":"5s"}`))
-	f.Add([]byte(`{"at":"2026-11-20T11:00:00+05:30","bytes":"AAA=","map":{"a":{"id":"1"}},"i8":-128}`))
-	f.Fuzz(func(t *testing.T, value []byte) {
-		if all.Validate(value) == nil && !json.Valid(value) {
-			t.Fatalf("accepted, and is no JSON: %q", value)
-		}
-		err := record.Validate(value)
-		record.IndexValues(value, nil)
-		if err != nil {
-			return
-		}
-		rec, err := vortex.Containers.Decode(value)
-		if err != nil {
-			t.Fatalf("accepted, and does not decode: %v", err)
-		}
-		again, err := vortex.Containers.Encode(rec)
-		if err != nil {
-			t.Fatalf("does not encode again: %v", err)
-		}
-		if err := record.Validate(again); err != nil {
-			t.Fatalf("not accepted again: %v\n%s\n%s", err, value, again)
-		}
-	})
 }
