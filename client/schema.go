@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 
+	"vortex"
 	kindpb "vortex/proto/kind"
 )
 
@@ -31,6 +32,9 @@ func (k *Kind) LoadSchema(ctx context.Context, name string, text []byte, force b
 func (k *Kind) RemoveSchema(ctx context.Context, name string, force bool) (bool, error) {
 	if force {
 		if _, err := k.Get(ctx, schemaPrefix+name); err != nil {
+			if vortex.IsKind(err, vortex.NotFound) {
+				err = nil
+			}
 			return false, err
 		}
 		if _, err := k.LoadSchema(ctx, name, []byte("# removed\n"), true); err != nil {

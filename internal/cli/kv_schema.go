@@ -308,7 +308,7 @@ func (a *cli) showDifferences(file schemaFile, differences []kvDifference) error
 	for _, d := range differences {
 		text := d.Path + ": " + d.What
 		if !d.Breaking {
-			a.say("%s %s", a.style.good("+"), text)
+			a.say("%s %s", a.style.good("~"), text)
 			continue
 		}
 		if fault := file.schema.Fault(d.Path, text); fault != nil {

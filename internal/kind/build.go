@@ -12,8 +12,8 @@ import (
 // buildSlice is how many records are looked at between two chances for others to read and write.
 const buildSlice = 256
 
-// setSchema changes the types. An index that stays as it was stays complete; the others have to be built. The
-// records answer until then. The caller holds the lock.
+// setSchema changes the types. An index that stays as it was stays complete; the others have to be built
+// unless there is nothing to put in. The records answer until then. The caller holds the lock.
 func (s *state) setSchema(schema *ksl.Schema) {
 	old := s.indexes.byField
 	s.schema, s.indexes = schema, newIndexes(schema)
@@ -27,7 +27,10 @@ func (s *state) setSchema(schema *ksl.Schema) {
 				s.indexes.byField[idx.key] = &kept
 				continue
 			}
-			idx.done = make(chan struct{})
+			s.eachBelow(idx.prefix, "", func(*Record) bool {
+				idx.done = make(chan struct{})
+				return false
+			})
 		}
 	}
 	s.wakeBuilder()

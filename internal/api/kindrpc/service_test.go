@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -415,6 +416,54 @@ func TestSchemaListsAndLoads(t *testing.T) {
 	if err != nil || len(got.GetRecords()) != 1 {
 		t.Fatalf("query: %v, %v", got, err)
 	}
+}
+
+// TestSchemaTellsWhatChanges checks, loads, forces and removes a text, and looks at what the answers say.
+func TestSchemaTellsWhatChanges(t *testing.T) {
+	s := serve(t, kindrpc.AnonymousOff)
+	text := `enum Colour { red, blue } @prefix("shop:item") type Item { @indexed colour: Colour, price: U32 }`
+	ask := func(text string, check, force bool) (*kindpb.SchemaResponse, error) {
+		return s.Schema(s.ctx(), &kindpb.SchemaRequest{Name: "shop", Text: []byte(text), CheckOnly: check, Force: force})
+	}
+	if _, err := ask(text, false, false); err != nil {
+		t.Fatal(err)
+	}
+	s.put("shop:item:1", `{"colour":"red","price":3}`)
+	breaking := strings.Replace(text, "price: U32", "price: String, size: U8?", 1)
+	checked, err := ask(breaking, true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range checked.GetDifferences() {
+		got = append(got, fmt.Sprintf("%s %t", d.GetPath(), d.GetBreaking()))
+	}
+	if diff := cmp.Diff([]string{"Item.price true", "Item.size false", "Item true"}, got); diff != "" {
+		t.Errorf("wrong differences (-want +got):\n%s", diff)
+	}
+	_, err = ask(breaking, false, false)
+	wantCode(t, "a breaking text", err, codes.InvalidArgument)
+	if _, err = ask(breaking, false, true); err != nil {
+		t.Fatalf("a breaking text by force: %v", err)
+	}
+	listed, err := s.Schema(s.ctx(), &kindpb.SchemaRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := listed.GetTexts()
+	if len(texts) != 2 || texts[0].GetRevision() != 0 || texts[1].GetName() != "shop" || string(texts[1].GetText()) != breaking || texts[1].GetRevision() == 0 {
+		t.Errorf("wrong texts: %v", texts[min(1, len(texts)):])
+	}
+	for _, typ := range listed.GetTypes() {
+		want := "enum Colour { red, blue }\n\n@prefix(\"shop:item\")\ntype Item {\n    @indexed colour: Colour,\n    price: String,\n    size: U8?\n}\n"
+		if typ.GetName() == "Item" && typ.GetDefinition() != want {
+			t.Errorf("wrong definition:\n%s", typ.GetDefinition())
+		}
+	}
+	_, err = s.Put(s.ctx(), &kindpb.PutRequest{Key: "vortex:schema:shop", Value: []byte(text)})
+	wantCode(t, "a breaking text by Put", err, codes.InvalidArgument)
+	_, err = s.Delete(s.ctx(), &kindpb.DeleteRequest{Key: "vortex:schema:shop"})
+	wantCode(t, "its removal by Delete", err, codes.InvalidArgument)
 }
 
 func TestStatusTellsWhere(t *testing.T) {
