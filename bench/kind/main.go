@@ -1,6 +1,6 @@
 // Command kind measures the state store: beside etcd where etcd does the same, and by itself where it does not.
 //
-//	kind -etcd PATH -engine-bench PATH [-short] [-json PATH] [-only put,get,query,watch,memory,inprocess]
+//	kind -etcd PATH -engine-bench PATH [-postgres URL -kine PATH] [-short] [-json PATH] [-only put,get,query,watch,memory,inprocess,postgres]
 //
 // Everything is measured on this machine in one run: the built vortex with agent and edge switched off and etcd as a process of its
 // own, each in its default settings with its data on the same disk, taking turns; the load comes from this process. bench/kind.sh
@@ -60,6 +60,8 @@ type bench struct {
 	sizes
 
 	etcd        string // path of the etcd server
+	postgres    string // URL of a PostgreSQL server without a database; "" for none
+	kine        string // path of kine
 	engineBench string // path of the compiled benchmarks of internal/kind
 	report      report.Report
 	out         io.Writer
@@ -69,14 +71,16 @@ type bench struct {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("kind", flag.ContinueOnError)
 	etcd := flags.String("etcd", "", "path of the etcd server")
+	postgres := flags.String("postgres", "", "URL of a PostgreSQL server, without a database")
+	kine := flags.String("kine", "", "path of kine")
 	engineBench := flags.String("engine-bench", "", "path of the compiled benchmarks of internal/kind")
 	short := flags.Bool("short", false, "measure less, in under a minute")
 	jsonPath := flags.String("json", "", "also write the figures to this file, one JSON object a line")
-	only := flags.String("only", "", "measure only these, comma-separated: put, get, query, watch, memory, inprocess")
+	only := flags.String("only", "", "measure only these, comma-separated: put, get, query, watch, memory, inprocess, postgres")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	b := &bench{sizes: full, etcd: *etcd, engineBench: *engineBench, out: out}
+	b := &bench{sizes: full, etcd: *etcd, postgres: *postgres, kine: *kine, engineBench: *engineBench, out: out}
 	if *short {
 		b.sizes = brief
 	}
@@ -103,6 +107,7 @@ func (b *bench) measure(ctx context.Context, only string) error {
 		{"watch", b.measureWatch},
 		{"memory", b.measureMemory},
 		{"inprocess", b.measureInProcess},
+		{"postgres", b.measurePostgres},
 	}
 	var errs []error
 	for _, part := range parts {

@@ -48,9 +48,9 @@ func dial(addr string) (*grpc.ClientConn, error) {
 // vortexServer is the built vortex without agent and edge.
 type vortexServer struct{ *harness.Vortex }
 
-// startVortex starts a vortex with new data and loads the schema.
-func startVortex(ctx context.Context) (*vortexServer, error) {
-	v, err := harness.Start(ctx, harness.Options{Args: []string{"--no-agent", "--no-edge"}})
+// startVortex starts a vortex with new data, and more flags, and loads the schema.
+func startVortex(ctx context.Context, flags ...string) (*vortexServer, error) {
+	v, err := harness.Start(ctx, harness.Options{Args: append([]string{"--no-agent", "--no-edge"}, flags...)})
 	if err != nil {
 		return nil, err
 	}

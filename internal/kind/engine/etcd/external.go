@@ -73,7 +73,7 @@ func (c External) dial(endpoint string) (*clientv3.Client, error) {
 		Logger:               zap.NewNop(),
 	})
 	if err != nil {
-		return nil, &vortex.Error{Kind: vortex.Unavailable, Msg: "cannot connect to etcd at " + endpoint, Err: err}
+		return nil, &vortex.Error{Kind: vortex.Unavailable, Msg: "cannot connect to etcd at " + endpoint + "; check --store, the user in it, and --store-ca, --store-cert and --store-key", Err: err}
 	}
 	return client, nil
 }

@@ -81,7 +81,7 @@ func TestViews(t *testing.T) {
 			"SELECT concat_ws(' ', name, type, image, generation, stopped, updated_at AT TIME ZONE 'UTC', spec #>> '{metadata,name}') FROM vortex.applications",
 			"web http nginx:1 3 f 2026-11-21 10:00:00.5 web",
 		},
-		{"SELECT concat_ws(' ', id, application, release, wanted, status, address, port) FROM vortex.instances", "web-1 web 3 Running Running 10.0.0.2 8080"},
+		{"SELECT concat_ws(' ', id, wanted, application, status, release, address, port) FROM vortex.instances", "web-1 Running web Running 3 10.0.0.2 8080"},
 		{"SELECT concat_ws(' ', severity, component, type, message) FROM vortex.events", "info agent Started Grüße 😀"},
 		{"SELECT concat_ws(' ', application, current_rps, expires_at IS NULL) FROM vortex.metrics WHERE current_rps > 1", "web 420 t"},
 		{"SELECT (expires_at - now() BETWEEN interval '89 days' AND interval '90 days')::text FROM vortex.events", "true"},
