@@ -2,15 +2,13 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"net/url"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -38,16 +36,14 @@ type Record struct {
 	ModRevision    uint64
 }
 
-// KeyChange is a change of one key, as Watch yields it.
-type KeyChange struct {
-	Key      string
-	Value    []byte // nil when it was deleted
-	Deleted  bool
-	Revision uint64
-}
-
 // Filter selects records whose field has a value.
 type Filter struct{ Field, Value string }
+
+// redial is how soon a lost server is tried again.
+var redial = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
+
+// dialTimeout is how long a server may take to accept a connection.
+const dialTimeout = 5 * time.Second
 
 // OpenKind returns a client for the store at addr: host:port, http://host:port, or https://host:port for TLS.
 // Nothing is sent yet. An empty token makes the client anonymous, unless it shows a certificate; at most one TLS says which.
@@ -68,7 +64,7 @@ func OpenKind(addr, token string, security ...TLS) (*Kind, error) {
 			transport = credentials.NewTLS(cfg)
 		}
 	}
-	opts := []grpc.DialOption{grpc.WithTransportCredentials(transport), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1 << 30))}
+	opts := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: dialTimeout}), grpc.WithTransportCredentials(transport), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1 << 30))}
 	if token != "" {
 		opts = append(opts, grpc.WithUnaryInterceptor(withTokenUnary(token)), grpc.WithStreamInterceptor(withTokenStream(token)))
 	}
@@ -157,34 +153,6 @@ func (k *Kind) Query(ctx context.Context, typeName string, f Filter, limit uint3
 		return nil, k.fail(ctx, err)
 	}
 	return records(resp.GetRecords()), nil
-}
-
-// Watch yields every change of keys that start with prefix until ctx ends or the watch breaks; the last pair then
-// holds the error. From replays every change from that revision on first; 0 starts now.
-func (k *Kind) Watch(ctx context.Context, prefix string, from uint64) iter.Seq2[KeyChange, error] {
-	return func(yield func(KeyChange, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		stream, err := k.client.Watch(ctx, &kindpb.WatchRequest{KeyPrefix: &prefix, StartRevision: from})
-		if err != nil {
-			yield(KeyChange{}, k.fail(ctx, err))
-			return
-		}
-		for {
-			ev, err := stream.Recv()
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			if err != nil {
-				yield(KeyChange{}, k.fail(ctx, err))
-				return
-			}
-			change := KeyChange{Key: ev.GetKey(), Value: ev.GetNewValue(), Deleted: ev.GetOperationType() == "DELETE", Revision: ev.GetRevision()}
-			if !yield(change, nil) {
-				return
-			}
-		}
-	}
 }
 
 // Status tells how the store is.

@@ -250,42 +250,6 @@ func (a *cli) showRecords(found []client.Record) error {
 	})
 }
 
-func (a *cli) kvWatchCommand() *cobra.Command {
-	var from uint64
-	cmd := &cobra.Command{
-		Use: "watch [PREFIX]", Short: "Print every change of keys that start with PREFIX", Args: between(0, 1, "a prefix or nothing"),
-		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
-			for ch, err := range k.Watch(ctx, strings.Join(args, ""), from) {
-				if err != nil {
-					return err
-				}
-				if err := a.showChange(ch); err != nil {
-					return err
-				}
-			}
-			return nil
-		}),
-	}
-	cmd.Flags().Uint64Var(&from, "from", 0, "replay every change from this revision on first")
-	return cmd
-}
-
-func (a *cli) showChange(ch client.KeyChange) error {
-	operation, paint := "PUT", a.style.good
-	if ch.Deleted {
-		operation, paint = "DELETE", a.style.bad
-	}
-	switch a.output {
-	case "json", "yaml":
-		return a.object(map[string]any{"key": ch.Key, "operation": operation, "revision": ch.Revision, "value": printable(ch.Value)})
-	case "name":
-		a.say("%s", ch.Key)
-	default:
-		a.say("%s %s %s", paint(operation), ch.Key, string(ch.Value))
-	}
-	return nil
-}
-
 func (a *cli) kvStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Tell how the store is", Args: none,

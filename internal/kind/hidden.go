@@ -17,7 +17,9 @@ const (
 )
 
 // Hidden reports whether a key is the store's own.
-func Hidden(key string) bool { return key == clockKey || key == unfinishedKey || strings.HasPrefix(key, guardPrefix) }
+func Hidden(key string) bool {
+	return key == clockKey || key == unfinishedKey || strings.HasPrefix(key, guardPrefix)
+}
 
 // takeHidden takes in a change of one of the store's own keys, and reports whether it is one.
 func (s *state) takeHidden(kv engine.KV) bool {
