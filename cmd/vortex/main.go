@@ -20,13 +20,13 @@ var (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	daemon := node.Daemon{
+		Version: version, Commit: commit, Stderr: os.Stderr,
+		RuntimeDir: client.RuntimeDir(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR")),
+	}
 	code := cli.Main(ctx, os.Args[1:], cli.Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
-		Build: cli.Build{Version: version, Commit: commit},
-		Daemon: node.Daemon{
-			Version: version, Commit: commit, Stderr: os.Stderr,
-			RuntimeDir: client.RuntimeDir(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR")),
-		},
+		Build: cli.Build{Version: version, Commit: commit}, Daemon: daemon, Engine: daemon.Engine,
 	})
 	stop()
 	os.Exit(code)

@@ -29,6 +29,7 @@ import (
 	"vortex/client"
 	"vortex/internal/api"
 	"vortex/internal/config"
+	"vortex/internal/kind/engine"
 	"vortex/internal/kind/ksl"
 )
 
@@ -38,6 +39,7 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	Environ        []string // as os.Environ returns it
 	Daemon         Daemon   // nil: this binary runs no server
+	Engine         Engine   // nil: as Daemon
 	Build          Build
 	RuntimeDir     string // where servers of this machine leave their run files; "" is client.RuntimeDir of the user
 }
@@ -48,6 +50,9 @@ type Daemon interface {
 	// or a part failed.
 	Run(ctx context.Context, cfg config.Config, ready func(client.RunFile)) error
 }
+
+// Engine opens the engine of a server that does not run, as cfg says where it is.
+type Engine func(ctx context.Context, cfg config.Config) (engine.Engine, error)
 
 // Build identifies the binary.
 type Build struct{ Version, Commit, Date string }
@@ -184,7 +189,7 @@ func (a *cli) root() *cobra.Command {
 	add(groupLook, a.appsCommand(), a.statusCommand(), a.psCommand(), a.logsCommand(), a.eventsCommand(), a.nodesCommand(),
 		a.topCommand(), a.metricsCommand(), a.historyCommand(), a.infoCommand(), a.clusterCommand())
 	add(groupAct, a.startCommand(), a.stopCommand(), a.scaleCommand(), a.restartCommand(), a.rollbackCommand(), a.deleteCommand(), a.execCommand())
-	add(groupStore, a.imageCommand(), a.kvCommand(), a.configCommand())
+	add(groupStore, a.imageCommand(), a.kvCommand(), a.snapshotCommand(), a.configCommand())
 	add(groupRest, a.contextCommand(), a.loginCommand(), a.tokenCommand(), a.explainCommand(), a.doctorCommand(), a.versionCommand(), completionCommand())
 	root.SetHelpCommandGroupID(groupRest)
 	root.CompletionOptions.DisableDefaultCmd = true

@@ -39,6 +39,13 @@ type Config struct {
 	Store string
 	// StoreCA, StoreCert and StoreKey are files in PEM: who signs an external store's certificate, and ours for it.
 	StoreCA, StoreCert, StoreKey string
+	// BackupDir is where the leader keeps snapshots of the store, absolute; "" keeps none.
+	BackupDir string
+	// BackupEvery is the time between two, BackupKeep how many stay.
+	BackupEvery time.Duration
+	BackupKeep  uint32
+	// NoBackupLog leaves out the log of every transaction between snapshots.
+	NoBackupLog bool
 	// KindAnonymous is what clients of the store without a token may do: full, limited or off.
 	KindAnonymous string
 	// TLSCert and TLSKey are the certificate and key of the API and the store, PEM files; "" is no TLS.
@@ -80,6 +87,7 @@ func Default() Config {
 		EtcdClient: "127.0.0.1:2379", EtcdPeer: "127.0.0.1:2380",
 		MaxKeyBytes: 1024, MaxValueBytes: 3 << 19, MaxTxnOps: 10_000, MaxAnswer: 64 << 20, MaxStreams: 10_000, MaxConnections: 10_000,
 		TLSClientAuth: "optional", KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
+		BackupEvery: time.Hour, BackupKeep: 24,
 		Settings: settings.Default(),
 	}
 }
@@ -101,6 +109,12 @@ func (c *Config) Validate() error {
 	}
 	if c.Data == "" || !filepath.IsAbs(c.Data) {
 		add("node.data: expected an absolute directory, got %q", c.Data)
+	}
+	if c.BackupEvery < time.Second {
+		add("backup.every: expected a duration from 1s, such as 1h, got %s", c.BackupEvery)
+	}
+	if c.BackupKeep == 0 {
+		add("backup.keep: expected a number from 1, got 0")
 	}
 	if c.Join != "" {
 		add("--join: this version runs one server; joining a cluster is not in it yet\nrun `vortex up` or `vortex server` without --join")

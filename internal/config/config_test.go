@@ -140,6 +140,8 @@ func TestValidate(t *testing.T) {
 		"no store":  {func(c *Config) { c.Store = "postgres://" }, "or postgres://user@host/database"},
 		"half cert": {func(c *Config) { c.Store, c.StoreCert = "etcd://h:1", "x" }, "store.cert and store.key: expected both or none"},
 		"lone ca":   {func(c *Config) { c.StoreCA = "x" }, "give store.url too"},
+		"every":     {func(c *Config) { c.BackupEvery = time.Millisecond }, "backup.every: expected a duration from 1s"},
+		"keep":      {func(c *Config) { c.BackupKeep = 0 }, "backup.keep: expected a number from 1"},
 		"limits":    {func(c *Config) { c.Settings.MinReplicas = 51 }, "cluster.min_replicas (51) is more than cluster.max_replicas (50)"},
 		"ratelimit": {func(c *Config) { c.Settings.RateLimit = 0 }, "ratelimiter.ratelimit"},
 		"window":    {func(c *Config) { c.Settings.RateWindow = 0 }, "ratelimiter.ratewindow"},

@@ -52,6 +52,9 @@ func Load(src Sources) (Config, error) {
 	if abs, err := filepath.Abs(cfg.Data); err == nil {
 		cfg.Data = abs
 	}
+	if abs, err := filepath.Abs(cfg.BackupDir); err == nil && cfg.BackupDir != "" {
+		cfg.BackupDir = abs
+	}
 	if err := errors.Join(problems...); err != nil {
 		return cfg, listed(err)
 	}

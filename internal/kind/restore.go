@@ -23,7 +23,7 @@ const (
 )
 
 // Fill makes records the whole content of an engine that no store is open on, and returns how many there were. Keys, values
-// and expiry become those of the records; revisions go on from the engine's own. An engine that holds anything is
+// and expiry become those of the records; revisions go on from the engine's own, and its history before is forgotten. An engine that holds anything is
 // refused with Precondition unless replace is set. It happens whole: a Fill that breaks leaves a mark by which Open
 // refuses the engine, until another Fill has succeeded.
 func Fill(ctx context.Context, eng engine.Engine, records iter.Seq2[*Record, error], replace bool) (int, error) {
@@ -45,8 +45,13 @@ func Fill(ctx context.Context, eng engine.Engine, records iter.Seq2[*Record, err
 	if err != nil {
 		return 0, err
 	}
-	if _, err := eng.Commit(ctx, engine.Txn{Writes: []engine.Write{{Key: unfinishedKey, Delete: true}}}); err != nil {
+	done, err := eng.Commit(ctx, engine.Txn{Writes: []engine.Write{{Key: unfinishedKey, Delete: true}}})
+	if err != nil {
 		return 0, fmt.Errorf("mark the restore as finished: %w", err)
+	}
+	// What was half restored must not be read as the past, nor followed from a revision before.
+	if err := eng.Compact(ctx, done.Revision); err != nil {
+		return 0, fmt.Errorf("forget what was before the restore, which is whole: %w", err)
 	}
 	return n, nil
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"time"
 
 	"vortex"
 	"vortex/client"
@@ -27,6 +28,8 @@ type Config struct {
 	Store string
 	// StoreTLS are the certificates for an external store.
 	StoreTLS StoreTLS
+	// Backups say where the leader keeps copies of the store; without a directory it keeps none.
+	Backups Backups
 	// Anonymous is what Kind clients without a token may do.
 	Anonymous kindrpc.Anonymous
 	// TLS protects the API's and Kind's ports.
@@ -60,6 +63,15 @@ type Config struct {
 	Out io.Writer
 	// Ready, when set, is called once everything serves.
 	Ready func(Addresses)
+}
+
+// Backups say where snapshots are kept, how often they are taken, how many stay, and whether the
+// transactions between them are kept too.
+type Backups struct {
+	Dir   string
+	Every time.Duration
+	Keep  int
+	Ship  bool
 }
 
 // Addresses are where a running node really listens; "" where it does not.

@@ -39,6 +39,7 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 		TLS:         TLS{Cert: cfg.TLSCert, Key: cfg.TLSKey, ClientCA: cfg.TLSClientCA, RequireClient: cfg.TLSClientAuth == "required"},
 		Limits:      kindrpc.Limits{TxnOps: int(cfg.MaxTxnOps), AnswerBytes: int(cfg.MaxAnswer), Streams: int64(cfg.MaxStreams)},
 		MaxKeyBytes: int(cfg.MaxKeyBytes), MaxValueBytes: int(cfg.MaxValueBytes), MaxConnections: int(cfg.MaxConnections),
+		Backups: Backups{Dir: cfg.BackupDir, Every: cfg.BackupEvery, Keep: int(cfg.BackupKeep), Ship: !cfg.NoBackupLog},
 		Runtime: cfg.Runtime, DockerHost: cfg.DockerHost,
 		NoAgent: cfg.NoAgent, NoEdge: cfg.NoEdge, Remove: cfg.Rm,
 		Settings: cfg.Settings, Version: d.Version, Commit: d.Commit, Log: log,

@@ -13,6 +13,7 @@ import (
 	"vortex/internal/endpoints"
 	"vortex/internal/event"
 	"vortex/internal/kind"
+	"vortex/internal/kind/backup"
 	"vortex/internal/nodes"
 	"vortex/internal/placement"
 	"vortex/internal/settings"
@@ -22,22 +23,33 @@ import (
 type control struct {
 	store    *kind.Store
 	settings settings.Settings
+	backups  Backups
+	version  string
 	beats    *nodes.Heartbeats
 	events   *event.Recorder
 	log      *slog.Logger
 }
 
+// runner is a loop.
+type runner interface {
+	Run(ctx context.Context) error
+}
+
 // lead runs every loop of the leader until its lead ends; w carries its epoch.
 func (c *control) lead(ctx context.Context, w kind.Writer) error {
 	component := func(name string) *slog.Logger { return c.log.With("component", name) }
-	loops := []interface {
-		Run(ctx context.Context) error
-	}{
+	loops := []runner{
 		&autoscale.Autoscaler{Writer: w, Settings: c.settings, Events: c.events, Log: component("autoscaler")},
 		&deploy.Deployer{Writer: w, Settings: c.settings, Events: c.events, Log: component("rollout")},
 		&placement.Placer{Writer: w, Events: c.events, Log: component("scheduler")},
 		&endpoints.Endpoints{Writer: w, Log: component("endpoints")},
 		&nodes.Monitor{Writer: w, Heartbeats: c.beats, Events: c.events, Log: component("nodes")},
+	}
+	if c.backups.Dir != "" {
+		loops = append(loops, &backup.Keeper{
+			Store: c.store, Dir: c.backups.Dir, Every: c.backups.Every, Keep: c.backups.Keep, Ship: c.backups.Ship,
+			Version: c.version, Record: c.events.Record, Log: component("backup"),
+		})
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range loops {

@@ -185,7 +185,7 @@ func (n *Node) startKind(ctx context.Context) error {
 
 // startControl competes for the lead, under which the control plane's loops run.
 func (n *Node) startControl(context.Context) error {
-	c := &control{store: n.store, settings: n.cfg.Settings, beats: n.beats, events: n.events, log: n.log}
+	c := &control{store: n.store, settings: n.cfg.Settings, backups: n.cfg.Backups, version: n.cfg.Version, beats: n.beats, events: n.events, log: n.log}
 	e := &election.Election{Store: n.store, ID: n.cfg.Name, Address: n.addrs.API, Log: n.component("election")}
 	n.parts.start("control plane", func(ctx context.Context) error { return e.Run(ctx, c.lead) })
 	return nil

@@ -141,14 +141,17 @@ func (s *State) apply(f segmentFile, m Moment) (done bool, err error) {
 }
 
 func (s *State) take(t txn) {
+	s.Revision, s.Time = t.revision, t.time
+	s.Transactions++
+	if s.changes == nil {
+		return // only the span is asked for
+	}
 	for _, ch := range t.changes {
 		if ch.rec != nil {
 			ch.rec.Value = bytes.Clone(ch.rec.Value) // it keeps a whole frame in memory
 		}
 		s.changes[ch.key] = ch.rec
 	}
-	s.Revision, s.Time = t.revision, t.time
-	s.Transactions++
 }
 
 // Records yields every record of the state, expired ones included: those of the snapshot in
