@@ -156,17 +156,22 @@ func plainMoment(text []byte) bool {
 			return false
 		}
 	}
-	fraction := text[point : len(text)-1]
-	if len(fraction) > 0 && (len(fraction) == 1 || fraction[0] != '.') {
-		return false
+	month, day := two(text[5:]), two(text[8:])
+	inDay := two(text[11:]) < 24 && two(text[14:]) < 60 && two(text[17:]) < 60
+	return 1 <= month && month <= 12 && 1 <= day && day <= 28 && inDay && plainFraction(text[point:len(text)-1])
+}
+
+// plainFraction reports whether text is nothing, or a point and digits.
+func plainFraction(text []byte) bool {
+	if len(text) == 0 {
+		return true
 	}
-	for i := 1; i < len(fraction); i++ {
-		if fraction[i]-'0' > 9 {
+	for _, c := range text[1:] {
+		if c-'0' > 9 {
 			return false
 		}
 	}
-	month, day := two(text[5:]), two(text[8:])
-	return 1 <= month && month <= 12 && 1 <= day && day <= 28 && two(text[11:]) < 24 && two(text[14:]) < 60 && two(text[17:]) < 60
+	return text[0] == '.' && len(text) > 1
 }
 
 // two is the number that the first two digits of b make.

@@ -3,6 +3,8 @@ package gen_test
 import (
 	"bytes"
 	"encoding/json"
+	"go/parser"
+	"go/token"
 	"maps"
 	"os"
 	"reflect"
@@ -309,6 +311,33 @@ func TestOnlyNeededPackagesAreImported(t *testing.T) {
 		}
 		if got := strings.Join(slices.Sorted(maps.Keys(imported)), " "); got != want {
 			t.Errorf("%s: imports %q, want %q", field, got, want)
+		}
+	}
+}
+
+// TestImportedFileStandsOnItsOwn generates a file for another package and compiles what it needs by name.
+func TestImportedFileStandsOnItsOwn(t *testing.T) {
+	src, err := gen.Generate(parseFile(t, "testdata/every.ksl"), gen.Options{Package: "every", Source: "schema/every.ksl", Import: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), "every.go", src, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var imports []string
+	for _, i := range file.Imports {
+		imports = append(imports, i.Path.Value)
+	}
+	if diff := cmp.Diff([]string{`"encoding/json"`, `"time"`, `"vortex"`}, imports); diff != "" {
+		t.Error(diff)
+	}
+	if file.Doc == nil || !strings.HasPrefix(file.Doc.Text(), "Package every holds the records of every.ksl.") {
+		t.Errorf("the package is not documented: %v", file.Doc)
+	}
+	for _, unresolved := range file.Unresolved {
+		if name := unresolved.Name; name == "Table" || name == "Duration" {
+			t.Errorf("%s is not qualified", name)
 		}
 	}
 }
