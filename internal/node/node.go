@@ -103,6 +103,7 @@ func bridgeOf(data string) string {
 // go on unless cfg.Remove is set.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.parts.stop()
+	boundHeap()
 	for _, step := range []func(context.Context) error{
 		n.readCertificates, n.takeData, n.openStore, n.listenAPI, n.startKind, n.startControl, n.startAgent, n.startEdge, n.startAPI,
 	} {

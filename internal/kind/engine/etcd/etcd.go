@@ -20,9 +20,10 @@ import (
 )
 
 const (
-	pageSize  = 2000                   // keys fetched in one round by Range
-	reconnect = 200 * time.Millisecond // pause before a broken watch is made again
-	patience  = 5 * time.Second        // after which a request that is not answered is given up
+	pageSize   = 2000                   // keys fetched in one round by Range
+	largeRange = 20_000                 // keys read by one Range that leave much of the database in memory
+	reconnect  = 200 * time.Millisecond // pause before a broken watch is made again
+	patience   = 5 * time.Second        // after which a request that is not answered is given up
 )
 
 // errSilent is why a request was given up.
@@ -35,6 +36,7 @@ type Engine struct {
 	index  func(context.Context) (int64, error)
 	follow follower
 	close  func() error
+	settle func()       // after much was read: gives back memory that will not be needed soon; may be nil
 	room   func() error // an error while the disk is full; nil where it is another machine's
 	ours   progress
 	groups *groups
@@ -51,6 +53,7 @@ func newEngine(way *route, prefix string, room bounds) *Engine {
 func (e *Engine) Range(ctx context.Context, lo, hi string, rev *int64) iter.Seq2[engine.KV, error] {
 	return func(yield func(engine.KV, error) bool) {
 		key, end := e.bounds(lo, hi)
+		read := 0
 		for {
 			opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(*rev)}
 			resp, err := e.route.client().Get(ctx, key, opts...)
@@ -67,8 +70,12 @@ func (e *Engine) Range(ctx context.Context, lo, hi string, rev *int64) iter.Seq2
 				}
 			}
 			if !resp.More {
+				if read > largeRange && e.settle != nil {
+					e.settle()
+				}
 				return
 			}
+			read += len(resp.Kvs)
 			key = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 		}
 	}
