@@ -95,11 +95,7 @@ func (k *Kind) Service() kindpb.KindServiceClient { return k.client }
 
 // Get returns the record at key, or an error of kind NotFound.
 func (k *Kind) Get(ctx context.Context, key string) (Record, error) {
-	rec, err := k.client.Get(ctx, &kindpb.GetRequest{Key: key})
-	if err != nil {
-		return Record{}, k.fail(ctx, err)
-	}
-	return record(rec), nil
+	return k.GetAt(ctx, key, At{})
 }
 
 // Put writes a record; ttl 0 never expires. It returns the revision at which it happened.
@@ -131,28 +127,12 @@ func (k *Kind) CompareAndSwap(ctx context.Context, key string, expected, value [
 
 // Scan returns the records whose key starts with prefix and that pass all filters, in key order.
 func (k *Kind) Scan(ctx context.Context, prefix string, filters ...Filter) ([]Record, error) {
-	req := &kindpb.PrefixScanRequest{Prefix: prefix}
-	for _, f := range filters {
-		req.Filters = append(req.Filters, &kindpb.ScanFilter{Field: f.Field, Value: f.Value})
-	}
-	resp, err := k.client.PrefixScan(ctx, req)
-	if err != nil {
-		return nil, k.fail(ctx, err)
-	}
-	return records(resp.GetRecords()), nil
+	return k.ScanAt(ctx, prefix, At{}, filters...)
 }
 
 // Query returns the records of a type whose indexed field has a value; limit 0 is all.
 func (k *Kind) Query(ctx context.Context, typeName string, f Filter, limit uint32) ([]Record, error) {
-	req := &kindpb.QueryRequest{SchemaType: typeName, Field: f.Field, Value: f.Value}
-	if limit > 0 {
-		req.Limit = &limit
-	}
-	resp, err := k.client.Query(ctx, req)
-	if err != nil {
-		return nil, k.fail(ctx, err)
-	}
-	return records(resp.GetRecords()), nil
+	return k.QueryAt(ctx, typeName, f, limit, At{})
 }
 
 // Status tells how the store is.

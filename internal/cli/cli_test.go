@@ -175,6 +175,10 @@ var (
 		put  string
 	}{
 		{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`), "TIME"},
+		{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`), "TIME"},
+		{regexp.MustCompile(`vortex undo \d+`), "vortex undo REV"},
+		{regexp.MustCompile(`(newest|kept) is \d+`), "$1 is REV"},
+		{regexp.MustCompile(`about \d+ KiB`), "about N KiB"},
 		{regexp.MustCompile(`\b\d+s\b`), "1s"},
 		{regexp.MustCompile(`(revision|REVISION|mod_revision)("?:?\s+)\d+`), "${1}${2}REV"},
 		{regexp.MustCompile(`go1[0-9.]+ \w+/\w+`), "GO"},

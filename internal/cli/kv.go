@@ -19,7 +19,7 @@ import (
 func (a *cli) kvCommand() *cobra.Command {
 	cmd := group("kv", "Read and write the state store",
 		a.kvGetCommand(), a.kvPutCommand(), a.kvDeleteCommand(), a.kvCasCommand(), a.kvScanCommand(), a.kvQueryCommand(),
-		a.kvWatchCommand(), a.kvSchemaCommand(), a.kvStatusCommand())
+		a.kvWatchCommand(), a.kvSchemaCommand(), a.kvStatusCommand(), a.kvHistoryCommand(), a.kvDiffCommand(), a.kvCompactCommand())
 	cmd.PersistentFlags().StringVar(&a.kind, "kind", "", "host:port of the store (default: the server's; VORTEX_KIND)")
 	return cmd
 }
@@ -64,10 +64,15 @@ func kvRecordOf(r client.Record) kvRecord {
 }
 
 func (a *cli) kvGetCommand() *cobra.Command {
-	return &cobra.Command{
+	var at string
+	cmd := &cobra.Command{
 		Use: "get KEY", Short: "Print the value at a key", Args: between(1, 1, "a key"),
 		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
-			rec, err := k.Get(ctx, args[0])
+			when, err := parseAt(at)
+			if err != nil {
+				return err
+			}
+			rec, err := k.GetAt(ctx, args[0], when)
 			if err != nil {
 				return err
 			}
@@ -82,6 +87,8 @@ func (a *cli) kvGetCommand() *cobra.Command {
 			return err
 		}),
 	}
+	atFlag(cmd, &at)
+	return cmd
 }
 
 // valueOf is an argument, or what stdin holds when it is -, or a file when it starts with @.
@@ -170,6 +177,7 @@ func (a *cli) kvCasCommand() *cobra.Command {
 
 func (a *cli) kvScanCommand() *cobra.Command {
 	var filters []string
+	var at string
 	cmd := &cobra.Command{
 		Use: "scan [PREFIX]", Aliases: []string{"ls"}, Short: "List the records whose key starts with PREFIX", Args: between(0, 1, "a prefix or nothing"),
 		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
@@ -181,7 +189,11 @@ func (a *cli) kvScanCommand() *cobra.Command {
 				}
 				parsed = append(parsed, f)
 			}
-			found, err := k.Scan(ctx, strings.Join(args, ""), parsed...)
+			when, err := parseAt(at)
+			if err != nil {
+				return err
+			}
+			found, err := k.ScanAt(ctx, strings.Join(args, ""), when, parsed...)
 			if err != nil {
 				return err
 			}
@@ -189,6 +201,7 @@ func (a *cli) kvScanCommand() *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringArrayVar(&filters, "where", nil, "field=value; may be repeated")
+	atFlag(cmd, &at)
 	return cmd
 }
 
@@ -203,6 +216,7 @@ func fieldValue(text string) (client.Filter, error) {
 
 func (a *cli) kvQueryCommand() *cobra.Command {
 	var limit uint32
+	var at string
 	cmd := &cobra.Command{
 		Use: "query TYPE FIELD=VALUE", Short: "List the records of a type by an indexed field",
 		Example: "  vortex kv query ContainerRecord status=Running",
@@ -212,7 +226,11 @@ func (a *cli) kvQueryCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			found, err := k.Query(ctx, args[0], f, limit)
+			when, err := parseAt(at)
+			if err != nil {
+				return err
+			}
+			found, err := k.QueryAt(ctx, args[0], f, limit, when)
 			if err != nil {
 				return err
 			}
@@ -220,6 +238,7 @@ func (a *cli) kvQueryCommand() *cobra.Command {
 		}),
 	}
 	cmd.Flags().Uint32Var(&limit, "limit", 0, "how many at most; 0 is all")
+	atFlag(cmd, &at)
 	return cmd
 }
 
@@ -262,9 +281,17 @@ func (a *cli) kvStatusCommand() *cobra.Command {
 			if st.GetStale() {
 				engine = "away: reads come from memory, writes fail"
 			}
-			object := map[string]any{"revision": st.GetRevision(), "records": st.GetRecords(), "stale": st.GetStale(), "version": st.GetVersion()}
-			return a.result(object, strconv.FormatUint(st.GetRevision(), 10), "revision  %d\nrecords   %d\nengine    %s\nversion   %s",
-				st.GetRevision(), st.GetRecords(), a.style.state(engine), orDash(st.GetVersion()))
+			since := orDash("")
+			if ms := st.GetOldestTime(); ms != 0 {
+				since = age(time.Since(time.UnixMilli(int64(ms)))) + " ago" //nolint:gosec // moments of this era
+			}
+			object := map[string]any{
+				"revision": st.GetRevision(), "records": st.GetRecords(), "stale": st.GetStale(), "version": st.GetVersion(),
+				"oldest_revision": st.GetOldestRevision(), "oldest_time": st.GetOldestTime(), "memory_bytes": st.GetMemoryBytes(),
+			}
+			return a.result(object, strconv.FormatUint(st.GetRevision(), 10),
+				"revision  %d\nrecords   %d, about %d KiB in memory\nhistory   from revision %d, %s\nengine    %s\nversion   %s",
+				st.GetRevision(), st.GetRecords(), st.GetMemoryBytes()>>10, st.GetOldestRevision(), since, a.style.state(engine), orDash(st.GetVersion()))
 		}),
 	}
 }

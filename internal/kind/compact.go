@@ -26,10 +26,7 @@ const (
 // nothing. One server of a cluster needs to run it, for all of them share one engine; more do no harm.
 func (s *Store) KeepHistory(ctx context.Context, keep func() Retention) error {
 	seen := int64(0)
-	for ctx.Err() == nil {
-		if err := s.WaitFor(ctx, seen+1); err != nil {
-			break // ctx ended
-		}
+	for s.WaitFor(ctx, seen+1) == nil { // else ctx ended
 		seen = s.Revision()
 		want := keep()
 		pauseFor := want.pause()

@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"vortex/client"
+)
+
+// fieldChange is what a change did to one field of a record; the path "" is a value without fields.
+type fieldChange struct {
+	path, before, after string
+	was, is             bool // whether the field was and is there
+}
+
+// fieldChanges compares two values field by field, nil being absent. The fields come in the order of their paths.
+func fieldChanges(before, after []byte) (changes []fieldChange) {
+	was, is := fieldTexts(before), fieldTexts(after)
+	paths := slices.Sorted(maps.Keys(was))
+	for path := range is {
+		if _, ok := was[path]; !ok {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	for _, path := range paths {
+		c := fieldChange{path: path}
+		c.before, c.was = was[path]
+		c.after, c.is = is[path]
+		if c.was != c.is || c.before != c.after {
+			changes = append(changes, c)
+		}
+	}
+	return changes
+}
+
+// fieldTexts returns the fields of a JSON object by their paths, or else the whole value under "".
+func fieldTexts(value []byte) map[string]string {
+	fields := map[string]string{}
+	if value == nil {
+		return fields
+	}
+	var object map[string]any
+	dec := json.NewDecoder(strings.NewReader(string(value)))
+	dec.UseNumber()
+	if dec.Decode(&object) != nil || len(object) == 0 {
+		fields[""] = string(value)
+		return fields
+	}
+	flatten("", object, fields)
+	return fields
+}
+
+// flatten adds the fields below a value.
+func flatten(path string, value any, to map[string]string) {
+	switch v := value.(type) {
+	case map[string]any:
+		for name, inner := range v {
+			flatten(strings.TrimPrefix(path+"."+name, "."), inner, to)
+		}
+	case []any:
+		for i, inner := range v {
+			flatten(fmt.Sprintf("%s[%d]", path, i), inner, to)
+		}
+	default:
+		text, err := json.Marshal(v)
+		if err != nil {
+			return // what was read can be written
+		}
+		to[path] = string(text)
+	}
+}
+
+// changeMark is how a change is shown: a letter and its colour.
+func (a *cli) changeMark(c client.RecordChange) string {
+	switch {
+	case c.Before == nil:
+		return a.style.good("+")
+	case c.After == nil:
+		return a.style.bad("-")
+	default:
+		return a.style.warn("~")
+	}
+}
+
+// sayChange prints a change field by field, as a unified diff has its lines.
+func (a *cli) sayChange(c client.RecordChange) {
+	a.say("%s %s", a.changeMark(c), a.style.bold(c.Key))
+	for _, f := range fieldChanges(bytesOf(c.Before), bytesOf(c.After)) {
+		name := ""
+		if f.path != "" {
+			name = f.path + ": "
+		}
+		if f.was {
+			a.say("    %s", a.style.bad("- "+name+f.before))
+		}
+		if f.is {
+			a.say("    %s", a.style.good("+ "+name+f.after))
+		}
+	}
+}
+
+// bytesOf is a record's value, nil when there is no record.
+func bytesOf(rec *client.Record) []byte {
+	switch {
+	case rec == nil:
+		return nil
+	case rec.Value == nil:
+		return []byte{}
+	default:
+		return rec.Value
+	}
+}
+
+// recordChange is a change as it is printed for programs.
+type recordChange struct {
+	Key    string    `json:"key"`
+	Before *kvRecord `json:"before"`
+	After  *kvRecord `json:"after"`
+}
+
+func recordChangeOf(c client.RecordChange) recordChange {
+	out := recordChange{Key: c.Key}
+	if c.Before != nil {
+		rec := kvRecordOf(*c.Before)
+		out.Before = &rec
+	}
+	if c.After != nil {
+		rec := kvRecordOf(*c.After)
+		out.After = &rec
+	}
+	return out
+}
