@@ -86,7 +86,7 @@ func (k *Kind) Follow(ctx context.Context, prefix string, opts WatchOptions) ite
 	return func(yield func(KeyChange, error) bool) {
 		at := position{from: opts.From, seen: map[string]struct{}{}}
 		for wait := firstWait; ; wait = min(2*wait, lastWait) {
-			err, heard, done := k.followOnce(ctx, prefix, opts, &at, yield)
+			heard, done, err := k.followOnce(ctx, prefix, opts, &at, yield)
 			if done {
 				return
 			}
@@ -146,22 +146,22 @@ func (p *position) takes(ch KeyChange) bool {
 }
 
 // followOnce watches from a position until that breaks. done is true when the consumer wants no more.
-func (k *Kind) followOnce(ctx context.Context, prefix string, opts WatchOptions, at *position, yield func(KeyChange, error) bool) (err error, heard, done bool) {
+func (k *Kind) followOnce(ctx context.Context, prefix string, opts WatchOptions, at *position, yield func(KeyChange, error) bool) (heard, done bool, err error) {
 	req := &kindpb.WatchRequest{KeyPrefix: &prefix, StartRevision: at.from, Previous: opts.Previous, Progress: true}
 	if f := opts.Filter; f != nil {
 		req.Filter = &kindpb.ScanFilter{Field: f.Field, Value: f.Value}
 	}
 	for ch, err := range k.watch(ctx, req) {
 		if err != nil {
-			return err, heard, false
+			return heard, false, err
 		}
 		heard = true
 		if !at.takes(ch) || ch.Progress && !opts.Progress {
 			continue
 		}
 		if !yield(ch, nil) {
-			return nil, heard, true
+			return heard, true, nil
 		}
 	}
-	return vortex.Errorf(vortex.Unavailable, "the server ended the watch"), heard, false
+	return heard, false, vortex.Errorf(vortex.Unavailable, "the server ended the watch")
 }
