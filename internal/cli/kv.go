@@ -278,15 +278,15 @@ func (a *cli) kvStatusCommand() *cobra.Command {
 				return err
 			}
 			engine := "ok"
-			if st.GetStale() {
-				engine = "away: reads come from memory, writes fail"
+			if trouble := st.GetTrouble(); trouble != "" {
+				engine = trouble
 			}
 			since := orDash("")
 			if ms := st.GetOldestTime(); ms != 0 {
 				since = age(time.Since(time.UnixMilli(int64(ms)))) + " ago" //nolint:gosec // moments of this era
 			}
 			object := map[string]any{
-				"revision": st.GetRevision(), "records": st.GetRecords(), "stale": st.GetStale(), "version": st.GetVersion(),
+				"revision": st.GetRevision(), "records": st.GetRecords(), "stale": st.GetStale(), "trouble": st.GetTrouble(), "version": st.GetVersion(),
 				"oldest_revision": st.GetOldestRevision(), "oldest_time": st.GetOldestTime(), "memory_bytes": st.GetMemoryBytes(),
 			}
 			return a.result(object, strconv.FormatUint(st.GetRevision(), 10),

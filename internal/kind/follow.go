@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,7 +133,21 @@ func (s *Store) present() error {
 	if !s.Stale() {
 		return nil
 	}
+	if err := s.engineTrouble(); err != nil {
+		return err
+	}
 	return vortex.Errorf(vortex.Unavailable, "the store's engine does not answer: reads go on from memory, and nothing can be changed until it is back; retry")
+}
+
+// Trouble is why nothing can be written at the moment, as far as is known, nil while it can.
+func (s *Store) Trouble() error { return cmp.Or(s.engineTrouble(), s.present()) }
+
+// engineTrouble is what the engine itself says about that.
+func (s *Store) engineTrouble() error {
+	if e, ok := s.cfg.Engine.(interface{ Trouble() error }); ok {
+		return e.Trouble()
+	}
+	return nil
 }
 
 // probe asks an engine that was lost until it answers again, so that reads wait for it again and are exact.

@@ -81,8 +81,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 // ready tells whether this process can do its work.
 func (n *Node) ready(context.Context) []client.Check {
 	store, leader := client.Check{Name: "store"}, client.Check{Name: "leader"}
-	if n.store.Stale() {
-		store.Error = "the engine is away: reads come from memory, writes fail"
+	if err := n.store.Trouble(); err != nil {
+		store.Error = err.Error()
 	}
 	if _, err := n.store.Get(election.LockKey); err != nil {
 		leader.Error = "no server leads yet"

@@ -2084,6 +2084,7 @@ type StatusResponse struct {
 	Watchers       uint64                 `protobuf:"varint,106,opt,name=watchers,proto3" json:"watchers,omitempty"`
 	MemoryBytes    uint64                 `protobuf:"varint,107,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // of the records in memory, estimated
 	OldestTime     uint64                 `protobuf:"varint,108,opt,name=oldest_time,json=oldestTime,proto3" json:"oldest_time,omitempty"`    // when oldest_revision was made, Unix milliseconds
+	Trouble        string                 `protobuf:"bytes,109,opt,name=trouble,proto3" json:"trouble,omitempty"`                             // why nothing can be written now, for people; empty while it can
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2179,6 +2180,13 @@ func (x *StatusResponse) GetOldestTime() uint64 {
 		return x.OldestTime
 	}
 	return 0
+}
+
+func (x *StatusResponse) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
 }
 
 type HistoryRequest struct {
@@ -2793,7 +2801,7 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\n" +
 	"definition\x18i \x01(\tR\n" +
 	"definition\"\x0f\n" +
-	"\rStatusRequest\"\x97\x02\n" +
+	"\rStatusRequest\"\xb1\x02\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\brevision\x18d \x01(\x04R\brevision\x12\x18\n" +
 	"\arecords\x18e \x01(\x04R\arecords\x12\x14\n" +
@@ -2804,7 +2812,8 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\bwatchers\x18j \x01(\x04R\bwatchers\x12!\n" +
 	"\fmemory_bytes\x18k \x01(\x04R\vmemoryBytes\x12\x1f\n" +
 	"\voldest_time\x18l \x01(\x04R\n" +
-	"oldestTime\"\xab\x01\n" +
+	"oldestTime\x12\x18\n" +
+	"\atrouble\x18m \x01(\tR\atrouble\"\xab\x01\n" +
 	"\x0eHistoryRequest\x12\x1d\n" +
 	"\n" +
 	"key_prefix\x18d \x01(\tR\tkeyPrefix\x12#\n" +

@@ -137,6 +137,16 @@ func (v *Vortex) connect() (err error) {
 // PID is the process's id.
 func (v *Vortex) PID() int { return v.cmd.Process.Pid }
 
+// Ended reports whether the process has ended.
+func (v *Vortex) Ended() bool {
+	select {
+	case <-v.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Command is the process as it was started, for signals.
 func (v *Vortex) Command() *exec.Cmd { return v.cmd }
 

@@ -194,6 +194,9 @@ func (s *Service) Status(ctx context.Context, _ *kindpb.StatusRequest) (*kindpb.
 		Version:     s.Version,
 		MemoryBytes: uint64(s.Store.MemoryBytes()),
 	}
+	if err := s.Store.Trouble(); err != nil {
+		resp.Trouble = err.Error()
+	}
 	s.tellHistory(ctx, resp)
 	return resp, nil
 }

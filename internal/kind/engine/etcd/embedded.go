@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,7 +71,8 @@ func (c Embedded) Open(ctx context.Context) (*Engine, error) {
 
 // start runs the member with its private sockets in a directory.
 func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
-	member, err := startMember(c.config(sockets))
+	failed := &failure{log: c.Log}
+	member, err := startMember(c.config(sockets, failed))
 	if err != nil {
 		return nil, c.unusable(err)
 	}
@@ -86,11 +88,17 @@ func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
 		go member.Close() // it may wait for the very thing that did not happen; the process ends soon
 		return nil, c.unusable(fmt.Errorf("it was not ready within %s", readyTimeout))
 	}
+	failed.started.Store(true)
 	shrink(member, c.Log)
 	client := v3client.New(member.Server)
 	e := newEngine(newRoute(client), "", bounds{operations: groupOps, bytes: groupBytes})
-	e.room, e.follow = roomOn(c.Dir), followMember(member.Server)
+	e.follow = followMember(member.Server)
+	space := newDisk(c.Dir)
+	e.room = func(bytes int) error { return cmp.Or(failed.err(), space.room(bytes)) }
 	e.index = func(ctx context.Context) (int64, error) {
+		if err := failed.err(); err != nil {
+			return 0, err
+		}
 		if err := member.Server.LinearizableReadNotify(ctx); err != nil {
 			return 0, fmt.Errorf("wait for quorum: %w", err)
 		}
@@ -99,6 +107,10 @@ func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
 	e.settle = func() { pageOut(filepath.Join(member.Config().Dir, "member", "snap", "db")) }
 	e.close = func() error {
 		err := client.Close()
+		if failed.err() != nil {
+			go member.Close() // it may wait for what has ended; the process ends soon
+			return err
+		}
 		member.Close()
 		if errors.Is(err, context.Canceled) {
 			return nil
@@ -143,7 +155,7 @@ func (c Embedded) socketDir() (dir string, forget func(), err error) {
 	return dir, func() { _ = os.RemoveAll(dir) }, nil
 }
 
-func (c Embedded) config(sockets string) *embed.Config {
+func (c Embedded) config(sockets string, failed *failure) *embed.Config {
 	cfg := embed.NewConfig()
 	cfg.Dir = filepath.Join(c.Dir, "member-data")
 	cfg.Name = c.Name
@@ -161,7 +173,7 @@ func (c Embedded) config(sockets string) *embed.Config {
 	cfg.MaxRequestBytes = max(c.MaxRequestBytes, 16<<20)
 	cfg.QuotaBackendBytes = quotaBytes
 	cfg.AutoCompactionRetention = "0" // the store compacts: it knows what is to be kept
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(newBridge(c.Log)))
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(newBridge(c.Log), zap.WithFatalHook(failed), zap.WithPanicHook(failed)))
 	return cfg
 }
 

@@ -36,8 +36,8 @@ type Engine struct {
 	index  func(context.Context) (int64, error)
 	follow follower
 	close  func() error
-	settle func()       // after much was read: gives back memory that will not be needed soon; may be nil
-	room   func() error // an error while the disk is full; nil where it is another machine's
+	settle func()                // after much was read: gives back memory that will not be needed soon; may be nil
+	room   func(bytes int) error // an error while so much cannot be written; nil where the disk is another machine's
 	ours   progress
 	groups *groups
 }
@@ -47,6 +47,14 @@ func newEngine(way *route, prefix string, room bounds) *Engine {
 	e := &Engine{route: way, prefix: prefix}
 	e.groups = &groups{send: e.send, room: room}
 	return e
+}
+
+// Trouble is why nothing can be written, nil while it can.
+func (e *Engine) Trouble() error {
+	if e.room == nil {
+		return nil
+	}
+	return e.room(0)
 }
 
 // Range implements engine.Engine.
@@ -113,6 +121,9 @@ func (e *Engine) ReadIndex(ctx context.Context) (int64, error) {
 	defer cancel()
 	rev, err := e.index(ctx)
 	if err != nil {
+		if vortex.IsKind(err, vortex.Unavailable) {
+			return 0, err // it is said in our words already
+		}
 		return 0, classify(ctx, "read index", err)
 	}
 	return rev, nil

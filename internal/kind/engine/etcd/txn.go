@@ -19,7 +19,7 @@ func (e *Engine) Commit(ctx context.Context, txn engine.Txn) (engine.Result, err
 // send commits transactions that have no key in common, in one transaction of etcd.
 func (e *Engine) send(ctx context.Context, txns []engine.Txn) ([]engine.Result, error) {
 	if e.room != nil {
-		if err := e.room(); err != nil {
+		if err := e.room(size(txns)); err != nil {
 			return nil, err
 		}
 	}
@@ -31,6 +31,19 @@ func (e *Engine) send(ctx context.Context, txns []engine.Txn) ([]engine.Result, 
 	}
 	return e.sendMany(ctx, txns)
 }
+
+// size is about what transactions take on disk: once in the log, once in the database.
+func size(txns []engine.Txn) (bytes int) {
+	for _, txn := range txns {
+		for _, w := range txn.Writes {
+			bytes += 2 * (len(w.Key) + len(w.Value) + writeCost)
+		}
+	}
+	return bytes
+}
+
+// writeCost is about what a write takes besides its key and value.
+const writeCost = 64
 
 func (e *Engine) sendOne(ctx context.Context, txn engine.Txn) (engine.Result, error) {
 	if len(txn.Compares) == 0 && len(txn.Writes) == 1 && !txn.Writes[0].Delete { // by far the most frequent, and cheaper so
