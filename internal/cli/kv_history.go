@@ -50,8 +50,8 @@ func atFlag(cmd *cobra.Command, at *string) {
 
 // kvTransaction is a transaction as it is printed for programs.
 type kvTransaction struct {
-	Revision uint64     `json:"revision"`
-	Time     *time.Time `json:"time,omitempty"`
+	Revision uint64         `json:"revision"`
+	Time     *time.Time     `json:"time,omitempty"`
 	Changes  []recordChange `json:"changes"`
 }
 
