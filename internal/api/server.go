@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/subtle"
 	"io"
 	"iter"
 	"log/slog"
@@ -10,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"vortex"
 	"vortex/client"
+	"vortex/internal/authz"
 	"vortex/internal/kind"
 	"vortex/internal/runtime"
 	"vortex/internal/settings"
@@ -23,6 +22,8 @@ type Server struct {
 	Store *kind.Store
 	// Token is the bearer token that gives every right.
 	Token string
+	// Access knows other tokens and certificates too, and what their roles allow; nil knows the Token only.
+	Access *authz.Authority
 	// Defaults are the settings of vortex.yaml; those in the store win over them.
 	Defaults settings.Settings
 
@@ -147,20 +148,6 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	reply(w, status, answer)
-}
-
-// withToken lets requests through that carry the token.
-func (s *Server) withToken(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch token := bearer(r); {
-		case token == "":
-			s.fail(w, r, vortex.Errorf(vortex.Unauthenticated, "a token is needed: send `Authorization: Bearer TOKEN`\n`vortex token` on the server's machine prints it, `vortex login` keeps it"))
-		case s.Token == "" || subtle.ConstantTimeCompare([]byte(token), []byte(s.Token)) != 1:
-			s.fail(w, r, vortex.Errorf(vortex.Unauthenticated, "the token is not valid on this server\n`vortex token` on the server's machine prints the right one, `vortex login` keeps it"))
-		default:
-			next.ServeHTTP(w, r)
-		}
-	})
 }
 
 // bearer returns the request's token. A browser cannot set headers on a WebSocket: there the

@@ -190,7 +190,7 @@ func (a *cli) root() *cobra.Command {
 		a.topCommand(), a.metricsCommand(), a.historyCommand(), a.infoCommand(), a.clusterCommand())
 	add(groupAct, a.startCommand(), a.stopCommand(), a.scaleCommand(), a.restartCommand(), a.rollbackCommand(), a.undoCommand(), a.deleteCommand(), a.execCommand())
 	add(groupStore, a.imageCommand(), a.kvCommand(), a.snapshotCommand(), a.configCommand())
-	add(groupRest, a.contextCommand(), a.loginCommand(), a.tokenCommand(), a.explainCommand(), a.doctorCommand(), a.versionCommand(), completionCommand())
+	add(groupRest, a.contextCommand(), a.loginCommand(), a.tokenCommand(), a.roleCommand(), a.explainCommand(), a.doctorCommand(), a.versionCommand(), completionCommand())
 	root.SetHelpCommandGroupID(groupRest)
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root

@@ -210,8 +210,8 @@ func (a *cli) readToken() (string, error) {
 }
 
 func (a *cli) tokenCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "token", Short: "Print the token of the server you talk to", Args: none,
+	cmd := &cobra.Command{
+		Use: "token", Short: "Print the token you talk to the server with, or manage the tokens of others", Args: knownCommand,
 		RunE: func(*cobra.Command, []string) error {
 			t, err := a.resolve()
 			if err != nil {
@@ -223,6 +223,9 @@ func (a *cli) tokenCommand() *cobra.Command {
 			return a.result(map[string]string{"server": t.server, "token": t.token}, t.token, "%s", t.token)
 		},
 	}
+	cmd.AddCommand(a.tokenCreateCommand(), a.tokenListCommand(), a.tokenRemoveCommand())
+	a.kindFlag(cmd)
+	return cmd
 }
 
 func trimNewline(text string) string { return strings.TrimRight(text, "\r\n") }

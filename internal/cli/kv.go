@@ -20,8 +20,13 @@ func (a *cli) kvCommand() *cobra.Command {
 	cmd := group("kv", "Read and write the state store",
 		a.kvGetCommand(), a.kvPutCommand(), a.kvDeleteCommand(), a.kvCasCommand(), a.kvScanCommand(), a.kvQueryCommand(),
 		a.kvWatchCommand(), a.kvSchemaCommand(), a.kvStatusCommand(), a.kvHistoryCommand(), a.kvDiffCommand(), a.kvCompactCommand())
-	cmd.PersistentFlags().StringVar(&a.kind, "kind", "", "host:port of the store (default: the server's; VORTEX_KIND)")
+	a.kindFlag(cmd)
 	return cmd
+}
+
+// kindFlag lets a command and those below it name the store.
+func (a *cli) kindFlag(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVar(&a.kind, "kind", "", "host:port of the store (default: the server's; VORTEX_KIND)")
 }
 
 // withKind runs a command that needs the store.

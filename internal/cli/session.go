@@ -58,7 +58,10 @@ func (a *cli) resolve() (target, error) {
 
 // use takes what is not set yet from a context.
 func (t *target) use(c client.Context, source string) {
-	t.server, t.kind, t.token, t.source = cmp.Or(t.server, c.Server), cmp.Or(t.kind, c.Kind), cmp.Or(t.token, c.Token), source
+	t.server, t.kind, t.source = cmp.Or(t.server, c.Server), cmp.Or(t.kind, c.Kind), source
+	if t.tls.Cert == "" { // who names a certificate wants to be known by it
+		t.token = cmp.Or(t.token, c.Token)
+	}
 	t.tls.CA, t.tls.ServerName = cmp.Or(t.tls.CA, c.TLS.CA), cmp.Or(t.tls.ServerName, c.TLS.ServerName)
 	if t.tls.Cert == "" {
 		t.tls.Cert, t.tls.Key = c.TLS.Cert, cmp.Or(t.tls.Key, c.TLS.Key)

@@ -314,7 +314,7 @@ func shutdown(srv *http.Server) {
 // handler gives the API everything this node has.
 func (n *Node) handler() *api.Server {
 	s := &api.Server{
-		Store: n.store, Token: n.token, Version: n.cfg.Version, Log: n.component("api"),
+		Store: n.store, Token: n.token, Access: n.access, Version: n.cfg.Version, Log: n.component("api"),
 		Metrics: n.metrics(), Ready: n.ready, Defaults: n.cfg.Settings, ReservedPorts: n.reservedPorts(),
 	}
 	if n.agent != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -132,6 +133,9 @@ func (c *certificates) trust() client.TLS {
 	}
 	pair, _ := c.current()
 	t := client.TLS{CA: c.files.Cert}
+	if abs, err := filepath.Abs(t.CA); err == nil {
+		t.CA = abs
+	}
 	switch leaf := pair.Leaf; {
 	case len(leaf.DNSNames) > 0:
 		t.ServerName = strings.Replace(leaf.DNSNames[0], "*", "vortex", 1)
