@@ -147,6 +147,7 @@ func (n *Node) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	settleHeap()
 	n.store = store
 	n.parts.closer("engine", eng.Close)
 	n.parts.start("store", store.Run)
