@@ -14,9 +14,10 @@ import (
 )
 
 // A file is a line that names its format, then frames: a byte that says what it holds, four bytes with the length of its
-// payload, four with the CRC-32C of these five and the payload, and the payload. Numbers are big-endian.
+// payload, four with the CRC-32C of these five, four with the CRC-32C of all that and the payload, and the payload. Numbers are
+// big-endian. The head has a checksum of its own, so that a wrong length is not taken for a file that ends too early.
 const (
-	frameHead = 9
+	frameHead = 13
 	maxFrame  = 64 << 20 // a longer one is not ours
 )
 
@@ -72,7 +73,8 @@ func (f *frameWriter) write(kind byte, payload []byte) error {
 	frame := make([]byte, frameHead, frameHead+len(payload))
 	frame[0] = kind
 	binary.BigEndian.PutUint32(frame[1:], uint32(len(payload))) //nolint:gosec // bounded above
-	binary.BigEndian.PutUint32(frame[5:], checksum(frame[:5], payload))
+	binary.BigEndian.PutUint32(frame[5:], checksum(frame[:5], nil))
+	binary.BigEndian.PutUint32(frame[9:], checksum(frame[:9], payload))
 	return f.emit(append(frame, payload...))
 }
 
@@ -134,6 +136,11 @@ func (f *frameReader) next() (kind byte, payload []byte, err error) {
 	} else if err != nil {
 		return 0, nil, f.failed(err)
 	}
+	if checksum(head[:5], nil) != binary.BigEndian.Uint32(head[5:]) {
+		err := f.damage("the checksum of the head of a frame does not match")
+		err.Torn = f.onlyZeros(nil)
+		return 0, nil, err
+	}
 	length := binary.BigEndian.Uint32(head[1:])
 	if length > maxFrame {
 		return 0, nil, f.damage("the length of a frame is not possible")
@@ -141,7 +148,7 @@ func (f *frameReader) next() (kind byte, payload []byte, err error) {
 	if payload, err = readExactly(f.r, int(length)); err != nil {
 		return 0, nil, f.failed(err)
 	}
-	if checksum(head[:5], payload) != binary.BigEndian.Uint32(head[5:]) {
+	if checksum(head[:9], payload) != binary.BigEndian.Uint32(head[9:]) {
 		err := f.damage("the checksum of the %d bytes from there does not match", frameHead+len(payload))
 		err.Torn = f.onlyZeros(payload[max(0, len(payload)-frameHead):])
 		return 0, nil, err

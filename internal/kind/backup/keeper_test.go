@@ -2,6 +2,7 @@ package backup_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -217,11 +218,18 @@ func TestDirectoryThatFails(t *testing.T) {
 
 // TestDamagedSegment: what lies before the damage can be restored, what lies after it is refused and not passed off as good.
 func TestDamagedSegment(t *testing.T) {
-	t.Run("head", func(t *testing.T) { damagedSegment(t, func(int) int { return 25 }) })
-	t.Run("middle", func(t *testing.T) { damagedSegment(t, func(size int) int { return size / 2 }) })
+	t.Run("head", func(t *testing.T) { damagedSegment(t, func(int) []int { return []int{25} }) })
+	t.Run("anywhere", func(t *testing.T) {
+		damagedSegment(t, func(size int) (all []int) {
+			for offset := rand.IntN(11); offset < size; offset += 11 {
+				all = append(all, offset)
+			}
+			return all
+		})
+	})
 }
 
-func damagedSegment(t *testing.T, at func(size int) int) {
+func damagedSegment(t *testing.T, at func(size int) []int) {
 	t.Helper()
 	store, dir := kindtest.Open(t), t.TempDir()
 	stop := keep(t, &backup.Keeper{Store: store, Dir: dir, Ship: true})
@@ -245,12 +253,15 @@ func damagedSegment(t *testing.T, at func(size int) int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data[at(len(data))] ^= 1
-	if err := os.WriteFile(logs[len(logs)-1], data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := backup.OpenDir(dir, backup.Moment{}); err == nil || !strings.Contains(err.Error(), "at byte") || !strings.Contains(err.Error(), "--at ") {
-		t.Errorf("beyond the damage: %v", err)
+	for _, offset := range at(len(data)) {
+		bad := bytes.Clone(data)
+		bad[offset] ^= 1 << (offset % 8)
+		if err := os.WriteFile(logs[len(logs)-1], bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := backup.OpenDir(dir, backup.Moment{}); err == nil || !strings.Contains(err.Error(), "at byte") || !strings.Contains(err.Error(), "--at ") {
+			t.Fatalf("beyond a damage at byte %d of %d: %v", offset, len(data), err)
+		}
 	}
 	state, err := backup.OpenDir(dir, backup.Moment{Revision: half})
 	if err != nil {
