@@ -78,6 +78,10 @@ race: helpers ## run the unit tests under the race detector
 e2e: build ## run the end-to-end tests against bin/vortex
 	go test -count=1 -timeout 20m ./test/e2e/...
 
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME each (5s)
+	./tools/fuzz.sh
+
 .PHONY: prove
 prove: build ## prove the state store: kill, cut and fill up while every answer is checked; KIND_LONG=1 takes ten times as long
 	go test -v -count=1 -timeout 120m ./test/kind/...
