@@ -47,11 +47,11 @@ func claims(typ *ksl.Type, op Op, to []claim) []claim {
 	return to
 }
 
-// TakenBy is the key of the record that holds a value which has to be unique; errors of kind Exists wrap it.
-type TakenBy string
+// TakenError is the key of the record that holds a value which has to be unique; errors of kind Exists wrap it.
+type TakenError string
 
 // Error implements error.
-func (t TakenBy) Error() string { return strconv.Quote(string(t)) }
+func (t TakenError) Error() string { return strconv.Quote(string(t)) }
 
 // hold returns the compares and writes that keep claims true, or an error of kind Exists when another record than the
 // ones in written, which the same transaction writes, holds such a value. The caller holds the lock.
@@ -71,7 +71,7 @@ func (s *state) hold(held []claim, written map[string]struct{}, now int64) ([]en
 			})
 		}
 		if other != "" {
-			return nil, nil, vortex.Errorf(vortex.Exists, "%s.%s %q is taken by %w; it has to be unique", c.typ, c.field, c.value, TakenBy(other))
+			return nil, nil, vortex.Errorf(vortex.Exists, "%s.%s %q is taken by %w; it has to be unique", c.typ, c.field, c.value, TakenError(other))
 		}
 		holders[k] = c.key
 		guard := c.guard()

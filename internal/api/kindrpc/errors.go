@@ -49,7 +49,7 @@ func shown(err error) string {
 
 // refused is fail for a write: it names no key that the caller may not read.
 func (s *Service) refused(ctx context.Context, err error) error {
-	if by, ok := errors.AsType[kind.TakenBy](err); ok {
+	if by, ok := errors.AsType[kind.TakenError](err); ok {
 		if acc, denied := s.authorize(ctx); denied != nil || !acc.mayRead(string(by)) {
 			err = vortex.Errorf(vortex.Exists, "a value that has to be unique is taken by another record")
 		}

@@ -26,7 +26,7 @@ func (s *Service) Snapshot(_ *kindpb.SnapshotRequest, stream grpc.ServerStreamin
 	if err != nil && ctx.Err() == nil {
 		return s.fail(err)
 	}
-	return nil //nolint:nilerr // or the client has gone
+	return nil // or the client has gone
 }
 
 // parts sends a file in messages of a bounded size.
