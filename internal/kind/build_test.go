@@ -56,7 +56,7 @@ func countsByScan(v kind.View, field string) map[string]int {
 // TestIndexIsBuiltWhileOthersReadAndWrite adds indexes to a type with many records. Writers change what a few
 // values match all the while, and after each change every query must show exactly that change.
 func TestIndexIsBuiltWhileOthersReadAndWrite(t *testing.T) {
-	records := 200_000
+	records := 50_000
 	if testing.Short() {
 		records = 20_000
 	}
@@ -66,6 +66,8 @@ func TestIndexIsBuiltWhileOthersReadAndWrite(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	var rounds, during atomic.Int64
+	defer wg.Wait()
+	defer cancel()
 	for w := range 2 {
 		wg.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
