@@ -98,6 +98,24 @@ func (k *Kind) Get(ctx context.Context, key string) (Record, error) {
 	return k.GetAt(ctx, key, At{})
 }
 
+// GetSnapshot is Get of what the server has in memory, which may be a little older than what was acknowledged last.
+func (k *Kind) GetSnapshot(ctx context.Context, key string) (Record, error) {
+	rec, err := k.client.Get(ctx, &kindpb.GetRequest{Key: key, Consistency: kindpb.Consistency_SNAPSHOT})
+	if err != nil {
+		return Record{}, k.fail(ctx, err)
+	}
+	return record(rec), nil
+}
+
+// Commit does all operations at one revision, which it returns, or none.
+func (k *Kind) Commit(ctx context.Context, ops ...*kindpb.Operation) (uint64, error) {
+	resp, err := k.client.Txn(ctx, &kindpb.TxnRequest{Operations: ops})
+	if err != nil {
+		return 0, k.fail(ctx, err)
+	}
+	return resp.GetRevision(), nil
+}
+
 // Put writes a record; ttl 0 never expires. It returns the revision at which it happened.
 func (k *Kind) Put(ctx context.Context, key string, value []byte, ttl time.Duration) (uint64, error) {
 	resp, err := k.client.Put(ctx, &kindpb.PutRequest{Key: key, Value: value, TtlMs: millis(ttl)})

@@ -19,7 +19,7 @@ import (
 func (a *cli) kvCommand() *cobra.Command {
 	cmd := group("kv", "Read and write the state store",
 		a.kvGetCommand(), a.kvPutCommand(), a.kvDeleteCommand(), a.kvCasCommand(), a.kvScanCommand(), a.kvQueryCommand(),
-		a.kvWatchCommand(), a.kvSchemaCommand(), a.kvStatusCommand(), a.kvHistoryCommand(), a.kvDiffCommand(), a.kvCompactCommand())
+		a.kvWatchCommand(), a.kvSchemaCommand(), a.kvStatusCommand(), a.kvHistoryCommand(), a.kvDiffCommand(), a.kvCompactCommand(), a.kvBenchCommand())
 	a.kindFlag(cmd)
 	return cmd
 }

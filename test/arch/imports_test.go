@@ -73,8 +73,8 @@ var groups = map[string]group{
 		because:  "how a process is configured is known to main and node only",
 	},
 	"cli": {
-		packages: []string{"vortex/internal/cli"},
-		may:      []string{"domain", "wire", "core", "client", "config", "api"},
+		packages: []string{"vortex/internal/cli/..."},
+		may:      []string{"domain", "wire", "core", "client", "config", "api", "cli"},
 		because:  "the command line is a client like any other; of the API it takes the table of errors",
 	},
 	"node": {
