@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -124,13 +125,14 @@ func (a *Authority) watch() *kind.Watch {
 
 // register returns what is known now: every change that the store has taken in is in it.
 func (a *Authority) register() *register {
-	if w := a.changes.Load(); w != nil && !w.Pending() && !a.loading.Load() {
+	told := a.told()
+	if w := a.changes.Load(); told && w != nil && !w.Pending() && !a.loading.Load() {
 		return a.current.Load()
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	w := a.changes.Load()
-	if w != nil && !w.Pending() {
+	if told && w != nil && !w.Pending() {
 		return a.current.Load()
 	}
 	a.loading.Store(true)
@@ -147,6 +149,19 @@ func (a *Authority) register() *register {
 		before.retire(next)
 	}
 	return next
+}
+
+// told waits for the moment between a change and its watches knowing it to end, and reports whether it did: it lasts
+// long only where the store has stopped.
+func (a *Authority) told() bool {
+	const tries = 1000
+	for range tries {
+		if a.Store.Told() {
+			return true
+		}
+		runtime.Gosched()
+	}
+	return false
 }
 
 // load reads every role and token.

@@ -302,6 +302,12 @@ func (w *Watch) passes(ev Event) bool {
 		ev.Prev != nil && jsonField(ev.Prev.Value, f.Field) == f.Value
 }
 
+// Told reports whether every watch has, or has pending, all that a read shows now. A moment after a change it is not so.
+func (s *Store) Told() bool {
+	rev := s.Revision()
+	return s.hub.last.Load() >= rev
+}
+
 // Pending reports whether Take has something to return. It knows at once, a moment before Ready does.
 func (w *Watch) Pending() bool {
 	w.mu.Lock()
