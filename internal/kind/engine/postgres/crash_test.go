@@ -274,12 +274,11 @@ func TestPromotionLosesWrites(t *testing.T) {
 	e := open(t, pgtest.URL([]*pgtest.Server{primary, replica}))
 	rev := enginetest.Commit(t, e, enginetest.Put("a", "1"))
 	replica.CaughtUp(primary)
-	replica.Pause()
+	replica.Detach(primary)
 	lost := enginetest.Commit(t, e, enginetest.Put("a", "lost"))
 	watch := enginetest.Watch(t, e, rev+1)
 	watch.Next()
 	primary.Kill()
-	replica.Resume()
 	replica.Promote()
 	kindtest.Eventually(t, "the promoted replica answers", func() bool { _, err := e.ReadIndex(t.Context()); return err == nil })
 	if err := watch.End(); !vortex.IsKind(err, vortex.OutOfRange) {

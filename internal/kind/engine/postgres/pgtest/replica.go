@@ -42,6 +42,14 @@ func (s *Server) Promote() {
 	s.Exec("SELECT pg_reload_conf()")
 }
 
+// Detach ends a replica's streaming: what the primary writes from now on it does not get.
+func (s *Server) Detach(primary *Server) {
+	s.tb.Helper()
+	s.Exec("ALTER SYSTEM SET primary_conninfo = ''")
+	s.Exec("SELECT pg_reload_conf()")
+	eventually(primary, "the replica streams no more", "SELECT 1/(count(*) = 0)::int FROM pg_stat_replication")
+}
+
 // CaughtUp waits until a replica shows everything that its primary has.
 func (s *Server) CaughtUp(primary *Server) {
 	s.tb.Helper()
