@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+
 	"vortex/internal/api/kindrpc"
 	"vortex/internal/kind"
 	"vortex/internal/kind/engine/etcd"
@@ -56,5 +58,42 @@ func TestLaggingServerWaitsUnlessASnapshotIsAskedFor(t *testing.T) {
 	run(lagging)
 	if got := <-answer; got != "new" {
 		t.Errorf("a linearizable read answers %q, which is older than what was acknowledged", got)
+	}
+}
+
+// TestSyncFromWhatIsCompactedIsRefused asks a server that was started after the compaction, so that its memory has nothing older.
+func TestSyncFromWhatIsCompactedIsRefused(t *testing.T) {
+	e, err := etcd.Embedded{Dir: t.TempDir()}.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	open := func() *server {
+		store, err := kind.Open(t.Context(), kind.Config{Engine: e})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = store.Run(ctx) }()
+		t.Cleanup(func() { cancel(); <-done })
+		return serveStore(t, store, kindrpc.AnonymousOff)
+	}
+	before := open()
+	first := before.put("k", "1")
+	before.put("k", "2")
+	kept := before.put("k", "3")
+	if _, err := before.Compact(before.ctx(), &kindpb.CompactRequest{Revision: kept}); err != nil {
+		t.Fatal(err)
+	}
+	after := open()
+	stream, err := after.Sync(after.ctx(), &kindpb.SyncRequest{LastKnownTxId: first})
+	wantCode(t, "a sync from a compacted revision", refused(after, stream, err), codes.OutOfRange)
+	stream, err = after.Sync(after.ctx(), &kindpb.SyncRequest{LastKnownTxId: kept - 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := stream.Recv(); err != nil || got.GetWalRecord().GetTxId() != kept {
+		t.Errorf("a sync from the oldest that is kept: %v, %v; want revision %d", got, err, kept)
 	}
 }

@@ -35,7 +35,11 @@ type server struct {
 
 func serve(t *testing.T, mode kindrpc.Anonymous) *server {
 	t.Helper()
-	store := kindtest.Open(t)
+	return serveStore(t, kindtest.Open(t), mode)
+}
+
+func serveStore(t *testing.T, store *kind.Store, mode kindrpc.Anonymous) *server {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	swept := make(chan struct{})
 	go func() { defer close(swept); _ = store.Sweep(ctx) }()
