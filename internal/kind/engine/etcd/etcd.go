@@ -7,23 +7,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 
 	"vortex"
-	"vortex/internal/kind/engine"
 )
 
 const (
-	pageSize   = 2000                   // keys fetched in one round by Range
-	largeRange = 20_000                 // keys read by one Range that leave much of the database in memory
-	reconnect  = 200 * time.Millisecond // pause before a broken watch is made again
-	patience   = 5 * time.Second        // after which a request that is not answered is given up
+	reconnect = 200 * time.Millisecond // pause before a broken watch is made again
+	patience  = 5 * time.Second        // after which a request that is not answered is given up
 )
 
 // errSilent is why a request was given up.
@@ -55,64 +49,6 @@ func (e *Engine) Trouble() error {
 		return nil
 	}
 	return e.room(0)
-}
-
-// Range implements engine.Engine.
-func (e *Engine) Range(ctx context.Context, lo, hi string, rev *int64) iter.Seq2[engine.KV, error] {
-	return func(yield func(engine.KV, error) bool) {
-		key, end := e.bounds(lo, hi)
-		read := 0
-		for {
-			opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(*rev)}
-			resp, err := e.route.client().Get(ctx, key, opts...)
-			if err != nil {
-				yield(engine.KV{}, classify(ctx, "range", err))
-				return
-			}
-			if *rev == 0 {
-				*rev = resp.Header.Revision
-			}
-			for _, kv := range resp.Kvs {
-				if kv := e.kv(kv); kv.Key != markerKey && !yield(kv, nil) {
-					return
-				}
-			}
-			if !resp.More {
-				if read > largeRange && e.settle != nil {
-					e.settle()
-				}
-				return
-			}
-			read += len(resp.Kvs)
-			key = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
-		}
-	}
-}
-
-// bounds translates a range of keys into etcd's terms.
-func (e *Engine) bounds(lo, hi string) (key, end string) {
-	key = e.prefix + lo
-	switch {
-	case hi != "":
-		end = e.prefix + hi
-	case e.prefix != "":
-		end = clientv3.GetPrefixRangeEnd(e.prefix)
-	default:
-		end = "\x00"
-	}
-	if key == "" {
-		key = "\x00"
-	}
-	return key, end
-}
-
-func (e *Engine) kv(kv *mvccpb.KeyValue) engine.KV {
-	return engine.KV{
-		Key:            string(kv.Key[len(e.prefix):]),
-		Value:          kv.Value,
-		CreateRevision: kv.CreateRevision,
-		ModRevision:    kv.ModRevision,
-	}
 }
 
 // ReadIndex implements engine.Engine.
