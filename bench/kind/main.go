@@ -10,13 +10,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -84,57 +82,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if *short {
 		b.sizes = brief
 	}
-	err := b.measure(ctx, *only)
-	b.say("")
-	if werr := b.report.WriteTable(out); werr != nil {
-		return errors.Join(err, werr)
-	}
-	if missed := b.report.Missed(); len(missed) > 0 {
-		b.say("\nmissed: %s", strings.Join(missed, ", "))
-	}
-	return errors.Join(err, b.writeJSON(*jsonPath))
-}
-
-// measure takes the figures one after the other.
-func (b *bench) measure(ctx context.Context, only string) error {
-	parts := []struct {
-		name    string
-		measure func(context.Context) error
-	}{
-		{"put", b.measurePut},
-		{"get", b.measureGet},
-		{"query", b.measureQuery},
-		{"watch", b.measureWatch},
-		{"memory", b.measureMemory},
-		{"inprocess", b.measureInProcess},
-		{"postgres", b.measurePostgres},
-	}
-	var errs []error
-	for _, part := range parts {
-		if only != "" && !strings.Contains(","+only+",", ","+part.name+",") {
-			continue
-		}
-		began := time.Now()
-		if err := part.measure(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", part.name, err))
-		}
-		b.say("%-9s took %s", part.name, time.Since(began).Round(time.Second/10))
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (b *bench) writeJSON(path string) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return fmt.Errorf("write figures: %w", err)
-	}
-	return errors.Join(b.report.WriteJSON(f), f.Close())
+	return b.report.Run(ctx, out, *only, *jsonPath,
+		report.Part{Name: "put", Measure: b.measurePut},
+		report.Part{Name: "get", Measure: b.measureGet},
+		report.Part{Name: "query", Measure: b.measureQuery},
+		report.Part{Name: "watch", Measure: b.measureWatch},
+		report.Part{Name: "memory", Measure: b.measureMemory},
+		report.Part{Name: "inprocess", Measure: b.measureInProcess},
+		report.Part{Name: "postgres", Measure: b.measurePostgres},
+	)
 }
 
 // say writes a line for people.

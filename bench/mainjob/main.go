@@ -11,13 +11,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -82,56 +80,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if *short {
 		b.sizes = brief
 	}
-	err := b.measure(ctx, *only)
-	b.say("")
-	if werr := b.report.WriteTable(out); werr != nil {
-		return errors.Join(err, werr)
-	}
-	if missed := b.report.Missed(); len(missed) > 0 {
-		b.say("\nmissed: %s", strings.Join(missed, ", "))
-	}
-	return errors.Join(err, b.writeJSON(*jsonPath))
-}
-
-// measure takes the figures one after the other, in an order that keeps the machine quiet for the idle ones.
-func (b *bench) measure(ctx context.Context, only string) error {
-	parts := []struct {
-		name    string
-		measure func(context.Context) error
-	}{
-		{"start", b.measureStart},
-		{"idle", b.measureIdle},
-		{"place", b.measurePlace},
-		{"heal", b.measureHeal},
-		{"metric", b.measureMetric},
-		{"replicas", b.measureReplicas},
-	}
-	var errs []error
-	for _, part := range parts {
-		if only != "" && !strings.Contains(","+only+",", ","+part.name+",") {
-			continue
-		}
-		began := time.Now()
-		if err := part.measure(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", part.name, err))
-		}
-		b.say("%-8s took %s", part.name, time.Since(began).Round(time.Second/10))
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (b *bench) writeJSON(path string) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return fmt.Errorf("write figures: %w", err)
-	}
-	return errors.Join(b.report.WriteJSON(f), f.Close())
+	return b.report.Run(ctx, out, *only, *jsonPath, // in an order that keeps the machine quiet for the idle ones
+		report.Part{Name: "start", Measure: b.measureStart},
+		report.Part{Name: "idle", Measure: b.measureIdle},
+		report.Part{Name: "place", Measure: b.measurePlace},
+		report.Part{Name: "heal", Measure: b.measureHeal},
+		report.Part{Name: "metric", Measure: b.measureMetric},
+		report.Part{Name: "replicas", Measure: b.measureReplicas},
+	)
 }
 
 // say writes a line for people.
