@@ -29,6 +29,7 @@ import (
 	"vortex/internal/edge/http1"
 	"vortex/internal/edge/limit"
 	"vortex/internal/edge/meter"
+	"vortex/internal/edge/pool"
 	"vortex/internal/edge/route"
 )
 
@@ -61,7 +62,7 @@ type Config struct {
 	Accepting func([]net.Addr) // called once Run listens, with the addresses; nil is nothing
 
 	HoldTimeout     time.Duration // a request waits this long for a backend; 0 is http1.DefaultHoldTimeout, negative not at all
-	MaxHeld         int           // requests of one app that wait for a backend; 0 is route.DefaultMaxHeld
+	MaxHeld         int           // requests of one app that wait for a backend; 0 is pool.DefaultMaxHeld
 	ShutdownTimeout time.Duration // requests in flight may take this long once Run is to end
 	MetricsInterval time.Duration // between an app's metrics records
 
@@ -125,8 +126,11 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 		published: map[string]published{},
 	}
 	e.table = route.NewTable(route.Config{
-		Meters: e.meters, MaxHeld: c.MaxHeld,
-		Drained: func() { signal(e.drained) }, Held: func() { signal(e.demand) }, Contested: e.contested,
+		Config: pool.Config{
+			Meters: e.meters, MaxHeld: c.MaxHeld,
+			Drained: func() { signal(e.drained) }, Held: func() { signal(e.demand) },
+		},
+		Contested: e.contested,
 	})
 	h := c.HTTP
 	h.Table, h.Meters, h.Limiter, h.Metrics, h.Log, h.Trusted = e.table, e.meters, e.limiter, c.Metrics, c.Log, c.Trusted

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"vortex"
+	"vortex/internal/edge/pool"
 	"vortex/internal/edge/route"
 )
 
@@ -101,7 +102,7 @@ func (e *Edge) Remove(app string, revision uint64) { e.table.Remove(app, revisio
 func (e *Edge) app(ctx context.Context, r vortex.RouterRecord) route.App {
 	app := route.App{
 		Name: r.ClientID, HTTP: r.Type == "" || r.Type == vortex.AppTypeHTTP,
-		Hosts: r.Hosts, Paths: r.Paths, Balance: route.Balance(r.Balance),
+		Hosts: r.Hosts, Paths: r.Paths, Balance: pool.Balance(r.Balance),
 	}
 	for _, b := range r.Backends {
 		addr, err := netip.ParseAddr(b.Address)
@@ -110,7 +111,7 @@ func (e *Edge) app(ctx context.Context, r vortex.RouterRecord) route.App {
 				"app", r.ClientID, "instance", b.Instance, "address", b.Address, "port", b.Port)
 			continue
 		}
-		endpoint := route.Endpoint{Instance: b.Instance, Addr: netip.AddrPortFrom(addr, b.Port), Node: b.Node}
+		endpoint := pool.Endpoint{Instance: b.Instance, Addr: netip.AddrPortFrom(addr, b.Port), Node: b.Node}
 		if b.Release != nil {
 			endpoint.Release = *b.Release
 		}

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"vortex/internal/edge/route"
+	"vortex/internal/edge/pool"
 )
 
 // problem is the body of an answer the edge gives itself. It has the form of the API's errors.
@@ -153,7 +153,7 @@ func (c *conn) answerNoBackend(err error) {
 	if c.peer.IsLoopback() {
 		p.Details = "To see why: vortex status " + c.pool.App
 	}
-	if errors.Is(err, route.ErrFull) {
+	if errors.Is(err, pool.ErrFull) {
 		p.Error += ", and too many requests wait for one"
 	}
 	c.prepare(http.StatusServiceUnavailable, p, "Retry-After: 1\r\n")

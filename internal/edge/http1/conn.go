@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"vortex/internal/edge/route"
+	"vortex/internal/edge/pool"
 )
 
 // phase is what a client connection is doing, for Shutdown.
@@ -36,8 +36,8 @@ type conn struct {
 	fw   forward
 	peer netip.Addr
 
-	pool  *route.Pool // of the last request: whose connection this counts as
-	tried route.Tried
+	pool  *pool.Pool // of the last request: whose connection this counts as
+	tried pool.Tried
 	resp  response
 	down  relay // the response's body
 	body  body  // of the response

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"vortex/internal/edge/pool"
 	"vortex/internal/edge/route"
 )
 
@@ -130,7 +131,7 @@ const pumpPiece = 128 << 10
 func (c *conn) streams() bool { return c.back.relay.body != nil }
 
 // join counts the connection as the app's that was asked for last.
-func (c *conn) join(p *route.Pool) {
+func (c *conn) join(p *pool.Pool) {
 	if c.pool == p {
 		return
 	}
@@ -156,7 +157,7 @@ const (
 const maxLost = 3
 
 // exchange gets the request answered and reports whether the client's connection may be used again.
-func (c *conn) exchange(p *route.Pool) bool {
+func (c *conn) exchange(p *pool.Pool) bool {
 	if !c.streams() {
 		c.back.watch(watchAfter)
 	}
@@ -198,7 +199,7 @@ func keyOf(a netip.Addr) uint64 {
 
 // attempt tries one backend, with a second connection when the first had ended while it was idle, and ends the
 // backend's in-flight count that Pick or Hold began.
-func (c *conn) attempt(b *route.Backend) (v verdict, keep bool) {
+func (c *conn) attempt(b *pool.Backend) (v verdict, keep bool) {
 	defer b.Done()
 	v, keep = c.try(b, false)
 	if v == verdictStale {
@@ -209,7 +210,7 @@ func (c *conn) attempt(b *route.Backend) (v verdict, keep bool) {
 }
 
 // hold waits for a backend. All waits of one request together are as long as Config.HoldTimeout at most.
-func (c *conn) hold(p *route.Pool, key uint64) (*route.Backend, error) {
+func (c *conn) hold(p *pool.Pool, key uint64) (*pool.Backend, error) {
 	if !c.streams() {
 		c.back.stop()
 		c.back.watch(0)
@@ -219,9 +220,9 @@ func (c *conn) hold(p *route.Pool, key uint64) (*route.Backend, error) {
 	}
 	left := c.srv.HoldTimeout - time.Duration(c.srv.Now()-c.held)
 	if left <= 0 {
-		return nil, route.ErrTimeout
+		return nil, pool.ErrTimeout
 	}
-	w := route.Waiter{Key: key, Tried: &c.tried, Left: c.back.whenLeft(), Now: c.srv.Now}
+	w := pool.Waiter{Key: key, Tried: &c.tried, Left: c.back.whenLeft(), Now: c.srv.Now}
 	return p.Hold(w, left)
 }
 
@@ -229,10 +230,10 @@ func (c *conn) hold(p *route.Pool, key uint64) (*route.Backend, error) {
 func (c *conn) failHeld(err error) bool {
 	c.back.stop()
 	switch {
-	case errors.Is(err, route.ErrLeft):
+	case errors.Is(err, pool.ErrLeft):
 		c.answered(statusLeft)
 		return false
-	case errors.Is(err, route.ErrGone):
+	case errors.Is(err, pool.ErrGone):
 		c.answerGone()
 	default:
 		c.answerNoBackend(err)

@@ -5,7 +5,7 @@ import (
 	"net"
 	"time"
 
-	"vortex/internal/edge/route"
+	"vortex/internal/edge/pool"
 )
 
 // failure is why a request could not be answered by its app.
@@ -20,7 +20,7 @@ const (
 )
 
 // try sends the request to one backend and, when that answers, the response to the client. fresh demands a new connection.
-func (c *conn) try(b *route.Backend, fresh bool) (v verdict, keep bool) {
+func (c *conn) try(b *pool.Backend, fresh bool) (v verdict, keep bool) {
 	c.failure = failConnection
 	u, err := c.srv.connect(b, fresh, c.req.kind == methodUnsafe)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"vortex/internal/edge/route"
+	"vortex/internal/edge/pool"
 )
 
 // upstream is a connection to a backend.
@@ -17,12 +17,12 @@ type upstream struct {
 	tcp     net.Conn
 	in      reader
 	out     writer
-	backend *route.Backend
+	backend *pool.Backend
 	reused  bool  // it has carried a request before
 	idle    int64 // since when it waits for a request
 }
 
-// Close implements route.Conn.
+// Close implements pool.Conn.
 func (u *upstream) Close() error { return u.tcp.Close() }
 
 // checkIdle is for how long an idle connection is trusted to be open without a look.
@@ -30,7 +30,7 @@ const checkIdle = time.Second
 
 // connect returns a connection to a backend: an idle one, or with fresh always a new one. One for a request that
 // must not be sent twice is looked at before it is used again.
-func (s *Server) connect(b *route.Backend, fresh, careful bool) (*upstream, error) {
+func (s *Server) connect(b *pool.Backend, fresh, careful bool) (*upstream, error) {
 	for !fresh {
 		u, ok := b.TakeIdle().(*upstream)
 		if !ok {

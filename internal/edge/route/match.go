@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"vortex/internal/edge/pool"
 )
 
 // localSuffix is what follows an app's name in the host it always answers on.
@@ -12,22 +14,22 @@ const localSuffix = ".localhost"
 
 // Match is where a request goes.
 type Match struct {
-	Pool     *Pool // nil when no app answers
-	Strip    int   // bytes of the path to leave out; they are told in X-Forwarded-Prefix
-	Redirect bool  // the path is an app's bare prefix: the client should add a slash
-	Claimed  bool  // an app claims the host, whether or not it answers on this path
+	Pool     *pool.Pool // nil when no app answers
+	Strip    int        // bytes of the path to leave out; they are told in X-Forwarded-Prefix
+	Redirect bool       // the path is an app's bare prefix: the client should add a slash
+	Claimed  bool       // an app claims the host, whether or not it answers on this path
 }
 
 // target is a pool and the path prefixes it answers on.
 type target struct {
-	pool  *Pool
+	pool  *pool.Pool
 	paths []string // without a trailing slash, longest first; "" matches every path
 }
 
 // prefixRoute is one path prefix below a host.
 type prefixRoute struct {
 	path string
-	pool *Pool
+	pool *pool.Pool
 }
 
 // routes is an immutable routing table.
@@ -115,7 +117,7 @@ func (r *routes) byPrefix(path []byte) Match {
 	return Match{Pool: t.pool, Strip: 1 + len(name)}
 }
 
-func longest(list []prefixRoute, path []byte) *Pool {
+func longest(list []prefixRoute, path []byte) *pool.Pool {
 	for i := range list {
 		if below(path, list[i].path) {
 			return list[i].pool

@@ -1,7 +1,6 @@
 package route
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -9,14 +8,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
+
+	"vortex/internal/edge/pool"
 )
 
-func endpoints(names ...string) []Endpoint {
-	var list []Endpoint
+func endpoints(names ...string) []pool.Endpoint {
+	var list []pool.Endpoint
 	for _, name := range names {
-		list = append(list, Endpoint{Instance: name, Addr: netip.MustParseAddrPort("127.0.0.1:80")})
+		list = append(list, pool.Endpoint{Instance: name, Addr: netip.MustParseAddrPort("127.0.0.1:80")})
 	}
 	return list
 }
@@ -130,99 +129,25 @@ func TestContestedRoutesAreToldOnce(t *testing.T) {
 	}
 }
 
-// pool returns the pool of an app with these backends.
-func pool(table *Table, balance Balance, names ...string) *Pool {
+// serving returns the pool of an app with these backends.
+func serving(table *Table, balance pool.Balance, names ...string) *pool.Pool {
 	table.Apply(App{Name: "web", HTTP: true, Balance: balance, Backends: endpoints(names...)}, 1)
 	return table.Match(nil, []byte("/")).Pool
-}
-
-func TestBalancersSpread(t *testing.T) {
-	t.Parallel()
-	for _, balance := range []Balance{RoundRobin, LeastRequest, Random, RingHash, "unknown"} {
-		p := pool(NewTable(Config{}), balance, "a", "b", "c", "d")
-		seen := map[string]int{}
-		for key := range uint64(4000) {
-			b := p.Pick(key, 0, &Tried{})
-			seen[b.Instance]++
-			b.Done()
-		}
-		for _, name := range []string{"a", "b", "c", "d"} {
-			if n := seen[name]; n < 600 || n > 1400 {
-				t.Errorf("%s gave %s %d of 4000 requests", balance, name, n)
-			}
-		}
-	}
-}
-
-func TestLeastRequestAvoidsTheBusy(t *testing.T) {
-	t.Parallel()
-	p := pool(NewTable(Config{}), LeastRequest, "a", "b")
-	first := p.Pick(0, 0, &Tried{})
-	for range 50 {
-		b := p.Pick(0, 0, &Tried{})
-		if b == first {
-			t.Fatal("picked the busier of two")
-		}
-		b.Done()
-	}
-}
-
-func TestRingHashMovesOnlyWhatItMust(t *testing.T) {
-	t.Parallel()
-	table := NewTable(Config{})
-	p := pool(table, RingHash, "a", "b", "c", "d")
-	at := func() []string {
-		var list []string
-		for key := range uint64(1000) {
-			b := p.Pick(key, 0, &Tried{})
-			list = append(list, b.Instance)
-			b.Done()
-		}
-		return list
-	}
-	before := at()
-	pool(table, RingHash, "a", "b", "d")
-	for key, instance := range at() {
-		if before[key] != "c" && before[key] != instance {
-			t.Fatalf("key %d moved from %s to %s although only c went", key, before[key], instance)
-		}
-	}
-}
-
-func TestPickSkipsTriedAndDead(t *testing.T) {
-	t.Parallel()
-	p := pool(NewTable(Config{}), RoundRobin, "a", "b", "c")
-	var tried Tried
-	first := p.Pick(0, 0, &tried)
-	tried.Add(first)
-	second := p.Pick(0, 0, &tried)
-	second.MarkDead(100)
-	third := p.Pick(0, 50, &tried)
-	if first == second || third == first || third == second {
-		t.Fatalf("picked %s, %s, %s", first.Instance, second.Instance, third.Instance)
-	}
-	tried.Add(third)
-	if b := p.Pick(0, 50, &tried); b != nil {
-		t.Errorf("picked %s, which was tried or is dead", b.Instance)
-	}
-	if b := p.Pick(0, 101, &tried); b != second {
-		t.Error("a backend stays dead after its time")
-	}
 }
 
 func TestDrainIsExact(t *testing.T) {
 	t.Parallel()
 	var signals atomic.Int64
-	table := NewTable(Config{Drained: func() { signals.Add(1) }})
-	p := pool(table, RoundRobin, "a", "b")
-	var busy *Backend
+	table := NewTable(Config{Config: pool.Config{Drained: func() { signals.Add(1) }}})
+	p := serving(table, pool.RoundRobin, "a", "b")
+	var busy *pool.Backend
 	for busy == nil || busy.Instance != "a" {
 		if busy != nil {
 			busy.Done()
 		}
-		busy = p.Pick(0, 0, &Tried{})
+		busy = p.Pick(0, 0, &pool.Tried{})
 	}
-	pool(table, RoundRobin, "b")
+	serving(table, pool.RoundRobin, "b")
 	table.Update(nil, 7)
 	check := func(want ...string) {
 		t.Helper()
@@ -242,14 +167,14 @@ func TestDrainIsExact(t *testing.T) {
 func TestInstanceThatComesBackIsNotBusy(t *testing.T) {
 	t.Parallel()
 	table := NewTable(Config{})
-	p := pool(table, RoundRobin, "a")
-	b := p.Pick(0, 0, &Tried{})
-	pool(table, RoundRobin)
+	p := serving(table, pool.RoundRobin, "a")
+	b := p.Pick(0, 0, &pool.Tried{})
+	serving(table, pool.RoundRobin)
 	if _, busy := table.Drain(); !slices.Equal(busy, []string{"a"}) {
 		t.Errorf("busy %v", busy)
 	}
-	pool(table, RoundRobin, "a")
-	if again := p.Pick(0, 0, &Tried{}); again != b || b.InFlight() != 2 {
+	serving(table, pool.RoundRobin, "a")
+	if again := p.Pick(0, 0, &pool.Tried{}); again != b || b.InFlight() != 2 {
 		t.Error("the backend that came back is another")
 	}
 	if _, busy := table.Drain(); busy != nil {
@@ -262,7 +187,7 @@ func TestInstanceThatComesBackIsNotBusy(t *testing.T) {
 func TestNoPickAfterPublishedRemoval(t *testing.T) {
 	t.Parallel()
 	table := NewTable(Config{})
-	p := pool(table, RoundRobin, "i0")
+	p := serving(table, pool.RoundRobin, "i0")
 	var stopped sync.Map // instances that may be stopped now
 	var picks atomic.Int64
 	done := make(chan struct{})
@@ -275,7 +200,7 @@ func TestNoPickAfterPublishedRemoval(t *testing.T) {
 					return
 				default:
 				}
-				b := p.Pick(0, 0, &Tried{})
+				b := p.Pick(0, 0, &pool.Tried{})
 				if b == nil {
 					t.Error("no backend although there always is one")
 					return
@@ -305,93 +230,6 @@ func TestNoPickAfterPublishedRemoval(t *testing.T) {
 	t.Logf("%d picks", picks.Load())
 }
 
-func TestHold(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		table := NewTable(Config{MaxHeld: 2})
-		p := pool(table, RoundRobin)
-		begun := time.Now()
-		now := func() int64 { return int64(time.Since(begun)) }
-		left := make(chan struct{})
-		hold := func(left <-chan struct{}) <-chan error {
-			result := make(chan error, 1)
-			go func() {
-				_, err := p.Hold(Waiter{Tried: &Tried{}, Left: left, Now: now}, 5*time.Second)
-				result <- err
-			}()
-			synctest.Wait()
-			return result
-		}
-		first, second, third := hold(nil), hold(left), hold(nil)
-		if err := <-third; !errors.Is(err, ErrFull) {
-			t.Errorf("the third of two: %v", err)
-		}
-		close(left)
-		if err := <-second; !errors.Is(err, ErrLeft) {
-			t.Errorf("the one whose client left: %v", err)
-		}
-		if err := <-first; !errors.Is(err, ErrTimeout) || time.Since(begun) != 5*time.Second {
-			t.Errorf("the patient one: %v after %v", err, time.Since(begun))
-		}
-		fourth := hold(nil)
-		pool(table, RoundRobin, "a")
-		if err := <-fourth; err != nil || p.Held() != 0 {
-			t.Errorf("when a backend came: %v, %d held", err, p.Held())
-		}
-		pool(table, RoundRobin)
-		fifth := hold(nil)
-		table.Remove("web", 9)
-		if err := <-fifth; !errors.Is(err, ErrGone) {
-			t.Errorf("when the app went: %v", err)
-		}
-	})
-}
-
-func TestHoldTriesDeadBackendAgain(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p := pool(NewTable(Config{}), RoundRobin, "a")
-		begun := time.Now()
-		b := p.Pick(0, 0, &Tried{})
-		b.MarkDead(int64(time.Second))
-		tried := &Tried{}
-		tried.Add(b)
-		b.Done()
-		got, err := p.Hold(Waiter{Tried: tried, Now: func() int64 { return int64(time.Since(begun)) }}, 5*time.Second)
-		if err != nil || got != b || time.Since(begun) < time.Second {
-			t.Errorf("got %v, %v after %v", got, err, time.Since(begun))
-		}
-	})
-}
-
-// conn counts its closings.
-type conn struct{ closed atomic.Int64 }
-
-func (c *conn) Close() error { c.closed.Add(1); return nil }
-
-func TestIdleConnectionsOfARemovedBackendAreClosed(t *testing.T) {
-	t.Parallel()
-	table := NewTable(Config{})
-	p := pool(table, RoundRobin, "a")
-	b := p.Pick(0, 0, &Tried{})
-	var idle, late, old, young conn
-	b.PutIdle(&idle, 0)
-	pool(table, RoundRobin)
-	b.PutIdle(&late, 0)
-	b.Done()
-	if idle.closed.Load() != 1 || late.closed.Load() != 1 || b.TakeIdle() != nil {
-		t.Errorf("closed %d and %d times", idle.closed.Load(), late.closed.Load())
-	}
-	pool(table, RoundRobin, "b")
-	b = p.Pick(0, 0, &Tried{})
-	b.PutIdle(&old, 0)
-	b.PutIdle(&young, 50)
-	table.Sweep(100, 60)
-	if old.closed.Load() != 1 || young.closed.Load() != 0 || b.TakeIdle() != Conn(&young) {
-		t.Errorf("sweeping closed the old one %d and the young one %d times", old.closed.Load(), young.closed.Load())
-	}
-}
-
 func TestManyAppsAreTakenInAtOnce(t *testing.T) {
 	t.Parallel()
 	table := NewTable(Config{})
@@ -417,7 +255,7 @@ func benchTable() *Table {
 	for i := range 1000 {
 		table.Apply(App{
 			Name: fmt.Sprintf("app-%d", i), HTTP: true, Hosts: []string{fmt.Sprintf("h%d.example", i), fmt.Sprintf("*.w%d.example", i)},
-			Paths: []string{"/", "/api"}, Backends: endpoints("a", "b", "c"), Balance: []Balance{RoundRobin, LeastRequest, Random, RingHash}[i%4],
+			Paths: []string{"/", "/api"}, Backends: endpoints("a", "b", "c"), Balance: []pool.Balance{pool.RoundRobin, pool.LeastRequest, pool.Random, pool.RingHash}[i%4],
 		}, uint64(i))
 	}
 	return table
@@ -427,7 +265,7 @@ func TestMatchAndPickDoNotAllocate(t *testing.T) {
 	table := benchTable()
 	for _, host := range []string{"h4.example", "h5.example", "h6.example", "h7.example", "a.b.w8.example", "app-9.localhost"} {
 		n := testing.AllocsPerRun(1000, func() {
-			var tried Tried
+			var tried pool.Tried
 			m := table.Match([]byte(host), []byte("/api/users"))
 			m.Pool.Pick(math.MaxUint64, 0, &tried).Done()
 		})
@@ -443,7 +281,7 @@ func BenchmarkMatchAndPick(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			var tried Tried
+			var tried pool.Tried
 			m := table.Match(host, path)
 			m.Pool.Pick(0, 0, &tried).Done()
 		}

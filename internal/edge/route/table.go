@@ -1,14 +1,13 @@
-// Package route decides where a request goes: Table finds the app's Pool by host and path, the Pool's
-// Balancer picks a Backend, and removed backends drain.
+// Package route decides which Pool answers a request, by host and path. The Pool (package pool) picks the Backend.
 //
-// It knows neither HTTP nor connections: hosts and paths are bytes, idle connections are things to close. Any
-// engine, whatever protocol it speaks and however it waits for sockets, calls it in the same way:
+// It knows neither HTTP nor connections: hosts and paths are bytes. Any engine, whatever protocol it speaks and
+// however it waits for sockets, calls it in the same way:
 //
 //	m := table.Match(host, path)
 //	b := m.Pool.Pick(key, now, &tried) // nil: m.Pool.Hold
 //	defer b.Done()
 //
-// It guarantees that matching and picking neither lock nor allocate, and that what Drain returns is exact: once
+// It guarantees that matching neither locks nor allocates, and that what Drain returns is exact: once
 // it names a revision, no pick goes to a backend that was removed at that revision or before, and those
 // still answering an earlier pick are named as busy.
 //
@@ -17,14 +16,13 @@ package route
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"vortex/internal/edge/meter"
+	"vortex/internal/edge/pool"
 )
 
 // App is what an app's router record says to the edge.
@@ -33,16 +31,8 @@ type App struct {
 	HTTP     bool // it speaks HTTP; others are kept and never matched
 	Hosts    []string
 	Paths    []string
-	Balance  Balance
-	Backends []Endpoint
-}
-
-// Endpoint is where one instance listens.
-type Endpoint struct {
-	Instance string
-	Addr     netip.AddrPort
-	Node     string
-	Release  uint64
+	Balance  pool.Balance
+	Backends []pool.Endpoint
 }
 
 // Change is what happened to one app. A nil App is its removal.
@@ -53,10 +43,7 @@ type Change struct {
 
 // Config of a Table.
 type Config struct {
-	Meters  *meter.Set
-	MaxHeld int    // requests of one app that wait for a backend; 0 is DefaultMaxHeld
-	Drained func() // called when what Drain returns may have changed; must not block; nil is none
-	Held    func() // called when a request begins to wait for a backend; must not block; nil is none
+	pool.Config
 
 	Contested func(Contest) // called once for every route that two apps begin to claim; must not block; nil is none
 }
@@ -69,10 +56,11 @@ type Table struct {
 	config Config
 	routes atomic.Pointer[routes]
 
+	fleet *pool.Fleet
+
 	mu       sync.Mutex
 	apps     map[string]*entry
 	revision uint64
-	draining map[*Backend]struct{}
 	contests map[Contest]bool
 }
 
@@ -80,27 +68,18 @@ type Table struct {
 type entry struct {
 	app          App
 	hosts, paths []string // clean
-	pool         *Pool
+	pool         *pool.Pool
 }
 
 // NewTable returns an empty Table.
 func NewTable(c Config) *Table {
-	if c.Meters == nil {
-		c.Meters = &meter.Set{}
-	}
-	if c.MaxHeld <= 0 {
-		c.MaxHeld = DefaultMaxHeld
+	if c.Contested == nil {
+		c.Contested = func(Contest) {}
 	}
 	if c.Drained == nil {
 		c.Drained = func() {}
 	}
-	if c.Contested == nil {
-		c.Contested = func(Contest) {}
-	}
-	if c.Held == nil {
-		c.Held = func() {}
-	}
-	t := &Table{config: c, apps: map[string]*entry{}, draining: map[*Backend]struct{}{}}
+	t := &Table{config: c, fleet: pool.NewFleet(c.Config), apps: map[string]*entry{}}
 	t.routes.Store(buildRoutes(nil))
 	return t
 }
@@ -174,14 +153,14 @@ func (t *Table) put(app App) (moved, dropped bool) {
 	e := t.apps[app.Name]
 	next := &entry{app: app, hosts: cleanHosts(app.Hosts), paths: cleanPaths(app.Paths)}
 	if e == nil {
-		next.pool = t.newPool(app.Name)
+		next.pool = t.fleet.New(app.Name)
 		moved = true
 	} else {
 		next.pool = e.pool
 		moved = e.app.HTTP != app.HTTP || !slices.Equal(e.hosts, next.hosts) || !slices.Equal(e.paths, next.paths)
 	}
 	t.apps[app.Name] = next
-	return moved, t.fill(next.pool, app.Balance, app.Backends, false)
+	return moved, t.fleet.Fill(next.pool, app.Balance, app.Backends)
 }
 
 // drop removes one app.
@@ -191,61 +170,7 @@ func (t *Table) drop(name string) (moved, dropped bool) {
 		return false, false
 	}
 	delete(t.apps, name)
-	dropped = t.fill(e.pool, RoundRobin, nil, true)
-	t.config.Meters.Forget(name)
-	return true, dropped
-}
-
-func (t *Table) newPool(name string) *Pool {
-	p := &Pool{
-		App: name, Meter: t.config.Meters.App(name),
-		maxHeld: int64(t.config.MaxHeld), onHold: t.config.Held,
-	}
-	p.members.Store(&members{replaced: make(chan struct{})})
-	return p
-}
-
-// fill gives a pool its backends, keeping those that stay, and reports whether any was removed. The order
-// matters: the new members stand before an old backend is marked, so that a pick that meets the mark finds them, and the mark
-// is set before Drain can count, so that no pick slips between.
-func (t *Table) fill(p *Pool, balance Balance, endpoints []Endpoint, gone bool) (removed bool) {
-	old := p.members.Load()
-	next := &members{gone: gone, replaced: make(chan struct{}), backends: make([]*Backend, 0, len(endpoints))}
-	kept := make(map[*Backend]bool, len(endpoints))
-	for _, endpoint := range endpoints {
-		b := t.backend(old.backends, endpoint)
-		if !kept[b] {
-			kept[b] = true
-			next.backends = append(next.backends, b)
-		}
-	}
-	next.balancer = newBalancer(balance, next.backends, &p.turn)
-	p.members.Store(next)
-	for _, b := range old.backends {
-		if !kept[b] {
-			b.remove()
-			t.draining[b] = struct{}{}
-			removed = true
-		}
-	}
-	close(old.replaced)
-	return removed
-}
-
-// backend returns the backend of an endpoint: the pool's own, one that drains and is wanted again, or a new one.
-func (t *Table) backend(present []*Backend, e Endpoint) *Backend {
-	same := func(b *Backend) bool { return b.Instance == e.Instance && b.Addr == e.Addr }
-	if i := slices.IndexFunc(present, same); i >= 0 {
-		return present[i]
-	}
-	for b := range t.draining {
-		if same(b) {
-			delete(t.draining, b)
-			b.revive()
-			return b
-		}
-	}
-	return &Backend{Instance: e.Instance, Addr: e.Addr, Node: e.Node, Release: e.Release, drained: t.config.Drained}
+	return true, t.fleet.Retire(e.pool)
 }
 
 func (t *Table) rebuild() {
@@ -293,46 +218,30 @@ func contests(apps []*entry) map[Contest]bool {
 func (t *Table) Drain() (revision uint64, busy []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	listed := map[string]bool{}
-	for b := range t.draining {
-		if b.InFlight() > 0 {
-			listed[b.Instance] = true
-		}
+	busy = t.fleet.Busy()
+	if len(busy) > 0 {
+		busy = t.unlistPresent(busy)
 	}
-	t.forgetDrained()
-	if len(listed) > 0 {
-		t.unlistPresent(listed)
-	}
-	for instance := range listed {
-		busy = append(busy, instance)
-	}
-	slices.Sort(busy)
 	return t.revision, busy
 }
 
-// forgetDrained drops the removed backends nothing is in flight on. One that a pick is just backing out of is left to the next call.
-func (t *Table) forgetDrained() {
-	for b := range t.draining {
-		if b.InFlight() == 0 {
-			delete(t.draining, b)
-		}
-	}
-}
-
 // unlistPresent takes out the instances that are backends again, at another address.
-func (t *Table) unlistPresent(listed map[string]bool) {
+func (t *Table) unlistPresent(busy []string) []string {
 	for _, e := range t.apps {
 		for _, b := range e.pool.Backends() {
-			delete(listed, b.Instance)
+			if i, ok := slices.BinarySearch(busy, b.Instance); ok {
+				busy = slices.Delete(busy, i, i+1)
+			}
 		}
 	}
+	return busy
 }
 
 // Sweep closes the connections that were idle for longer than age.
 func (t *Table) Sweep(now int64, age time.Duration) {
 	for _, p := range t.Pools() {
 		for _, b := range p.Backends() {
-			b.idle.closeOlder(now, age)
+			b.CloseOlder(now, age)
 		}
 	}
 }
@@ -352,9 +261,9 @@ func (t *Table) Names() []string {
 }
 
 // Pools returns the pools of all apps in the order of their names.
-func (t *Table) Pools() []*Pool {
+func (t *Table) Pools() []*pool.Pool {
 	apps := t.Apps()
-	pools := make([]*Pool, len(apps))
+	pools := make([]*pool.Pool, len(apps))
 	for i := range apps {
 		pools[i] = apps[i].Pool
 	}
@@ -364,7 +273,7 @@ func (t *Table) Pools() []*Pool {
 // Applied is an app as it was applied last, with its pool.
 type Applied struct {
 	App
-	Pool *Pool
+	Pool *pool.Pool
 }
 
 // Apps returns all apps in the order of their names.

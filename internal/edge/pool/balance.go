@@ -1,4 +1,4 @@
-package route
+package pool
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-package route
+package pool
 
 import (
 	"math"
@@ -109,6 +109,9 @@ func (b *Backend) PutIdle(c Conn, now int64) { b.idle.put(c, now) }
 
 // CloseIdle closes every idle connection, for an engine that found one of them dead.
 func (b *Backend) CloseIdle() { b.idle.closeAll(false) }
+
+// CloseOlder closes the connections that were idle at now for longer than age.
+func (b *Backend) CloseOlder(now int64, age time.Duration) { b.idle.closeOlder(now, age) }
 
 // MaxIdle is how many idle connections are kept per backend.
 const MaxIdle = 256

@@ -1,4 +1,14 @@
-package route
+// Package pool chooses which backend answers: a Pool's Balancer picks a Backend, and backends that were removed drain.
+//
+// It knows no protocol: connections are things to keep and to close. Any engine, however it waits for sockets, calls it in the
+// same way:
+//
+//	b := p.Pick(key, now, &tried) // nil: p.Hold
+//	defer b.Done()
+//
+// It guarantees that picking neither locks nor allocates, and that what Fleet.Busy returns is exact: no pick that began
+// after Fill returned goes to a backend which Fill removed, and those that still answer an earlier pick are named as busy.
+package pool
 
 import (
 	"errors"
