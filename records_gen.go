@@ -86,7 +86,7 @@ func (ProbeProtocol) Values() []ProbeProtocol {
 	return []ProbeProtocol{ProbeProtocolHTTP, ProbeProtocolTCP, ProbeProtocolEXEC, ProbeProtocolGRPC, ProbeProtocolPUSH}
 }
 
-// BalancePolicy is what Route.balance, RouterRecord.balance may be.
+// BalancePolicy is what Route.balance, RouterRecord.balance, EdgeRoute.balance, EdgePool.balance may be.
 type BalancePolicy string
 
 // The values of BalancePolicy.
@@ -253,6 +253,19 @@ const (
 // Values returns every AccessVerb in the order of the schema.
 func (AccessVerb) Values() []AccessVerb {
 	return []AccessVerb{AccessVerbRead, AccessVerbWrite, AccessVerbSchema, AccessVerbAdmin}
+}
+
+// ListenerProtocol is what EdgeListener.protocol may be.
+type ListenerProtocol string
+
+// The values of ListenerProtocol.
+const (
+	ListenerProtocolHTTP ListenerProtocol = "http"
+)
+
+// Values returns every ListenerProtocol in the order of the schema.
+func (ListenerProtocol) Values() []ListenerProtocol {
+	return []ListenerProtocol{ListenerProtocolHTTP}
 }
 
 // App is the document a user writes: the App spec.
@@ -756,6 +769,85 @@ type TokenRecord struct {
 	Role      string    `json:"role"`
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	CreatedAt time.Time `json:"created_at"`
+}
+
+// EdgeFile is what stands in no field yet.
+// The file of `vortex edge --config`.
+type EdgeFile struct {
+	Listeners      []EdgeListener `json:"listeners"`
+	Routes         []EdgeRoute    `json:"routes,omitempty"`
+	Pools          []EdgePool     `json:"pools,omitempty"`
+	Admin          string         `json:"admin,omitempty"`          // answers status and metrics: IP:port, unix:PATH or off; default 127.0.0.1:7071
+	ResolveSeconds *float64       `json:"resolveSeconds,omitempty"` // how often the names of backends are looked up again; default 10
+}
+
+// SetDefaults gives every field that is absent and has a default in the schema that value,
+// in what EdgeFile contains too. Call it after decoding.
+func (x *EdgeFile) SetDefaults() {
+	for i0 := range x.Listeners {
+		x.Listeners[i0].SetDefaults()
+	}
+	for i0 := range x.Routes {
+		x.Routes[i0].SetDefaults()
+	}
+	for i0 := range x.Pools {
+		x.Pools[i0].SetDefaults()
+	}
+}
+
+// EdgeListener is what stands in EdgeFile.listeners.
+// An address the edge accepts connections on.
+type EdgeListener struct {
+	Name     string           `json:"name"`
+	Address  string           `json:"address"` // IP:port; :port is every address of the machine
+	Protocol ListenerProtocol `json:"protocol,omitempty"`
+	Trusted  []string         `json:"trusted,omitempty"` // addresses or prefixes of proxies before the edge, whose X-Forwarded-For is believed
+}
+
+// SetDefaults gives every field that is absent and has a default in the schema that value,
+// in what EdgeListener contains too. Call it after decoding.
+func (x *EdgeListener) SetDefaults() {
+	if x.Protocol == "" {
+		x.Protocol = ListenerProtocolHTTP
+	}
+}
+
+// EdgeRoute is what stands in EdgeFile.routes.
+// Which requests go to which pool.
+type EdgeRoute struct {
+	Name      string        `json:"name"`
+	Pool      string        `json:"pool,omitempty"`      // the name of the pool that answers
+	Backends  []EdgeBackend `json:"backends,omitempty"`  // or these, which are a pool of the route's own
+	Listeners []string      `json:"listeners,omitempty"` // the names of the listeners it is reached on; none is all
+
+	Route
+}
+
+// SetDefaults gives every field that is absent and has a default in the schema that value,
+// in what EdgeRoute contains too. Call it after decoding.
+func (x *EdgeRoute) SetDefaults() {
+	x.Route.SetDefaults()
+}
+
+// EdgePool is what stands in EdgeFile.pools.
+// Backends that can stand for each other.
+type EdgePool struct {
+	Name     string        `json:"name"`
+	Balance  BalancePolicy `json:"balance,omitempty"`
+	Backends []EdgeBackend `json:"backends"`
+}
+
+// SetDefaults gives every field that is absent and has a default in the schema that value,
+// in what EdgePool contains too. Call it after decoding.
+func (x *EdgePool) SetDefaults() {
+	if x.Balance == "" {
+		x.Balance = BalancePolicyRoundRobin
+	}
+}
+
+// EdgeBackend is what stands in EdgeRoute.backends, EdgePool.backends.
+type EdgeBackend struct {
+	Address string `json:"address"` // IP:port or name:port; each address of a name is a backend
 }
 
 // The key tables of the records.

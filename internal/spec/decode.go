@@ -19,6 +19,7 @@ const (
 // decoder makes a value of a document as a type of the schema demands it. It reports every fault and goes on.
 type decoder struct {
 	src    *source
+	root   *ksl.Type // of the document
 	at     places
 	budget int // values that may still be read
 	depth  int
@@ -32,7 +33,7 @@ func (d *decoder) document(doc *yaml.Node) object {
 	if doc.Kind == yaml.MappingNode && !d.knownKind(doc) {
 		return nil
 	}
-	ft := ksl.FieldType{Kind: ksl.KindStruct, Struct: appType()}
+	ft := ksl.FieldType{Kind: ksl.KindStruct, Struct: d.root}
 	value, _ := d.value(doc, &ft, "").(object)
 	return value
 }
@@ -59,7 +60,7 @@ func (d *decoder) app(value object) (vortex.App, error) {
 	if err != nil {
 		return vortex.App{}, fmt.Errorf("encode document: %w", err)
 	}
-	if err := appType().Validate(data); err != nil {
+	if err := d.root.Validate(data); err != nil {
 		return vortex.App{}, err
 	}
 	var app vortex.App

@@ -133,7 +133,7 @@ func (s *source) duplicates(apps []vortex.App, at []places) {
 
 // app decodes one document.
 func (s *source) app(doc *yaml.Node) (vortex.App, places, bool) {
-	d := decoder{src: s, at: places{"": {value: doc}}, budget: maxValues}
+	d := s.decoder(appType(), doc)
 	before := len(s.faults)
 	value := d.document(doc)
 	if len(s.faults) > before {
@@ -151,15 +151,26 @@ func (s *source) app(doc *yaml.Node) (vortex.App, places, bool) {
 	return app, d.at, len(problems) == 0
 }
 
+func (s *source) decoder(root *ksl.Type, doc *yaml.Node) *decoder {
+	return &decoder{src: s, root: root, at: places{"": {value: doc}}, budget: maxValues}
+}
+
 // appType returns the schema's description of an App spec.
-var appType = sync.OnceValue(func() *ksl.Type {
-	schema, err := ksl.Parse("schema/vortex.ksl", vortex.Schema())
+func appType() *ksl.Type { return builtin("App") }
+
+// builtin finds a type of the schema that is built in.
+func builtin(name string) *ksl.Type {
+	t, ok := builtinSchema().Type(name)
+	if !ok {
+		panic("spec: the schema that is built in has no type " + name)
+	}
+	return t
+}
+
+var builtinSchema = sync.OnceValue(func() *ksl.Schema {
+	s, err := ksl.Parse("schema/vortex.ksl", vortex.Schema())
 	if err != nil {
 		panic("spec: the schema that is built in: " + err.Error())
 	}
-	t, ok := schema.Type("App")
-	if !ok {
-		panic("spec: the schema that is built in has no type App")
-	}
-	return t
+	return s
 })

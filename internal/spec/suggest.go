@@ -29,10 +29,10 @@ func (d *decoder) suggest(t *ksl.Type, path, name string) string {
 	if name := ksl.Nearest(name, t.FieldNames()); name != "" {
 		return fmt.Sprintf("; did you mean %q?", name)
 	}
-	if elsewhere, ok := foreign[name]; ok {
+	if elsewhere, ok := foreign[name]; ok && d.root == appType() {
 		return "; use " + elsewhere
 	}
-	for _, p := range fieldPaths() {
+	for _, p := range fieldPaths(d.root) {
 		if strings.HasSuffix(p, "."+name) && !strings.Contains(p, "[]") || p == name {
 			return "; it belongs at " + p
 		}
@@ -40,8 +40,8 @@ func (d *decoder) suggest(t *ksl.Type, path, name string) string {
 	return "; known are " + enumerate(t.FieldNames())
 }
 
-// fieldPaths returns the paths of all fields of an App spec, in the order of the schema.
-func fieldPaths() []string {
+// fieldPaths returns the paths of all fields of a type, in the order of the schema.
+func fieldPaths(root *ksl.Type) []string {
 	var paths []string
 	var visit func(t *ksl.Type, at string)
 	visit = func(t *ksl.Type, at string) {
@@ -56,7 +56,7 @@ func fieldPaths() []string {
 			}
 		}
 	}
-	visit(appType(), "")
+	visit(root, "")
 	return paths
 }
 

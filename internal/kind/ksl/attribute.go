@@ -24,7 +24,7 @@ func (l literal) isList() bool { return l.at.isMark("[") }
 const maxAttributes = 16 // of one type or field
 
 var (
-	typeAttributes  = []string{"prefix", "table"}
+	typeAttributes  = []string{"prefix", "table", "extends"}
 	fieldAttributes = []string{"indexed", "unique", "default"}
 )
 
@@ -86,6 +86,10 @@ func (p *parser) typeAttributes(t *Type, attrs []attribute) {
 			t.Prefix = p.prefix(t, a)
 		case "table":
 			t.Table = p.stringArg(a, `@table("Pots")`)
+		case "extends":
+			if base := p.stringArg(a, `@extends("Pot")`); base != "" {
+				p.extends = append(p.extends, extension{t, base, a.arg.at})
+			}
 		default:
 			p.unknownAttribute(a, "type", typeAttributes, fieldAttributes)
 		}

@@ -62,6 +62,7 @@ func (s *Schema) relink(ft *FieldType) {
 
 func (t *Type) clone() *Type {
 	c := *t
+	c.Base, c.Own = nil, 0 // the fields of a copy are its own
 	c.Fields = make([]*Field, len(t.Fields))
 	for i, f := range t.Fields {
 		field := *f

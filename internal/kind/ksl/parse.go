@@ -45,6 +45,7 @@ type parser struct {
 	prefixes map[string]*Type // owner of every prefix
 	refs     []typeRef
 	defaults []defaultRef
+	extends  []extension
 	tokenOf  map[*Field]token // the field's name
 }
 
@@ -59,6 +60,13 @@ type defaultRef struct {
 	owner *Type
 	field *Field
 	value literal
+}
+
+// extension is a type that has the fields of another one too.
+type extension struct {
+	t    *Type
+	base string
+	at   token
 }
 
 func (p *parser) peek() token { return p.tokens[p.pos] }

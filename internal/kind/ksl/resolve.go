@@ -14,6 +14,10 @@ func builtin(name string) (Scalar, bool) {
 
 // resolve gives every mention of a type its meaning and checks what needs the whole schema.
 func (p *parser) resolve() {
+	p.schema.index()
+	for _, e := range p.extends {
+		p.extend(e)
+	}
 	p.schema.build()
 	unknown := false
 	for _, ref := range p.refs {
@@ -40,6 +44,33 @@ func (p *parser) resolve() {
 		p.checkRecursion()
 	}
 	p.schema.build()
+}
+
+// extend gives a type the fields of the one it extends, after its own.
+func (p *parser) extend(e extension) {
+	base, ok := p.schema.types[e.base]
+	switch {
+	case !ok:
+		p.errorf(e.at, "there is no type %s%s", e.base, nearestType(e.base, p.typeNames()))
+		return
+	case base == e.t || slices.ContainsFunc(p.extends, func(other extension) bool { return other.t == base }):
+		p.errorf(e.at, "%s cannot extend %s, which extends a type itself", e.t.Name, base.Name)
+		return
+	case base.Prefix != "":
+		p.errorf(e.at, "%s cannot extend %s, which is a record", e.t.Name, base.Name)
+		return
+	}
+	for _, f := range base.Fields {
+		if i := slices.IndexFunc(e.t.Fields, func(own *Field) bool { return own.Name == f.Name }); i >= 0 {
+			p.errorf(p.tokenOf[e.t.Fields[i]], "%s has the field %s of %s already", e.t.Name, f.Name, base.Name)
+		}
+	}
+	if len(e.t.Fields)+len(base.Fields) > maxFields {
+		p.errorf(e.at, "a type has at most %d fields", maxFields)
+		return
+	}
+	e.t.Own, e.t.Base = len(e.t.Fields), base
+	e.t.Fields = append(e.t.Fields, base.Fields...)
 }
 
 // link sets what ft means in this schema by its name and reports whether the name exists.

@@ -25,7 +25,9 @@ type Type struct {
 	Table  string // the name of the generated key table from @table; "" leaves it to the generator
 	Doc    string // the comment above or beside it, without its markers; lines are separated by \n
 	Fields []*Field
-	Line   int // in the source, from 1
+	Base   *Type // from @extends: whose fields follow its own in Fields; nil is none
+	Own    int   // with a Base: how many fields are its own
+	Line   int   // in the source, from 1
 
 	at       place
 	byName   map[string]int

@@ -42,7 +42,10 @@ func (g *generator) setDefaults(t *ksl.Type) {
 	name := goName(t.Name)
 	g.printf("\n// SetDefaults gives every field that is absent and has a default in the schema that value,\n")
 	g.printf("// in what %s contains too. Call it after decoding.\nfunc (x *%s) SetDefaults() {\n", name, name)
-	for _, f := range t.Fields {
+	if g.defaults[t.Base] {
+		g.printf("x.%s.SetDefaults()\n", goName(t.Base.Name))
+	}
+	for _, f := range own(t) {
 		field := "x." + goName(f.Name)
 		switch {
 		case f.Default != nil:

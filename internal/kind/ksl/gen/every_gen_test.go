@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Colour is what Every.colour, Every.ocolour, Part.colour, Part.colours may be.
+// Colour is what Every.colour, Every.ocolour, Part.colour, Part.colours, Whole.colour, Whole.colours may be.
 // beside
 type Colour string
 
@@ -90,7 +90,7 @@ func (x *Every) SetDefaults() {
 	}
 }
 
-// Part is what stands in Every.part, Every.list, Every.map, Every.deep, Every.opart, Every.olist, Every.omap, Part.part.
+// Part is what stands in Every.part, Every.list, Every.map, Every.deep, Every.opart, Every.olist, Every.omap, Part.part, Whole.twins, Whole.part.
 type Part struct {
 	ID      string          `json:"id,omitempty"`
 	S       string          `json:"s,omitempty"`
@@ -166,6 +166,23 @@ type Box struct {
 // Wish is a record below every:wish.
 type Wish struct {
 	ID string `json:"id"`
+}
+
+// Whole has the fields of a Part too.
+type Whole struct {
+	Name  string `json:"name"`
+	Twins []Part `json:"twins,omitempty"`
+
+	Part
+}
+
+// SetDefaults gives every field that is absent and has a default in the schema that value,
+// in what Whole contains too. Call it after decoding.
+func (x *Whole) SetDefaults() {
+	x.Part.SetDefaults()
+	for i0 := range x.Twins {
+		x.Twins[i0].SetDefaults()
+	}
 }
 
 // The key tables of the records.

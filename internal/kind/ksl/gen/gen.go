@@ -182,7 +182,7 @@ func (g *generator) typ(t *ksl.Type) error {
 	g.comment(documented(name, t.Doc, otherwise))
 	g.printf("type %s struct {\n", name)
 	fields := map[string]string{"SetDefaults": "the method SetDefaults"}
-	for _, f := range t.Fields {
+	for _, f := range own(t) {
 		field := goName(f.Name)
 		if other, ok := fields[field]; ok {
 			return vortex.Errorf(vortex.Invalid, "%s: %s and %s would both be %s in Go", t.Name, other, f.Name, field)
@@ -191,9 +191,20 @@ func (g *generator) typ(t *ksl.Type) error {
 		typ, option := g.fieldType(f)
 		g.printf("%s %s `json:%q`%s\n", field, typ, f.Name+option, beside(f.Doc))
 	}
+	if t.Base != nil {
+		g.printf("\n%s\n", goName(t.Base.Name))
+	}
 	g.printf("}\n")
 	g.setDefaults(t)
 	return nil
+}
+
+// own returns the fields of a type without those of the type it extends.
+func own(t *ksl.Type) []*ksl.Field {
+	if t.Base != nil {
+		return t.Fields[:t.Own]
+	}
+	return t.Fields
 }
 
 // fieldType returns a field's Go type and the option of its JSON tag.
