@@ -168,7 +168,7 @@ func (c *checker) probeTimes(h *HealthCheck) {
 
 func (c *checker) route(a *App) {
 	r := a.Route
-	oneOf(c, "route.balance", r.Balance)
+	c.balance(a)
 	if a.Spec.Type == AppTypeWorker || a.Spec.Type == AppTypeTCP {
 		if len(r.Hosts)+len(r.Paths) > 0 {
 			c.add("route", "expected hosts and paths only for an app of type http, got type %s", a.Spec.Type)

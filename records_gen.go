@@ -95,11 +95,13 @@ const (
 	BalancePolicyLeastRequest BalancePolicy = "least-request"
 	BalancePolicyRandom       BalancePolicy = "random"
 	BalancePolicyRingHash     BalancePolicy = "ring-hash"
+	BalancePolicyWeighted     BalancePolicy = "weighted"
+	BalancePolicyMaglev       BalancePolicy = "maglev"
 )
 
 // Values returns every BalancePolicy in the order of the schema.
 func (BalancePolicy) Values() []BalancePolicy {
-	return []BalancePolicy{BalancePolicyRoundRobin, BalancePolicyLeastRequest, BalancePolicyRandom, BalancePolicyRingHash}
+	return []BalancePolicy{BalancePolicyRoundRobin, BalancePolicyLeastRequest, BalancePolicyRandom, BalancePolicyRingHash, BalancePolicyWeighted, BalancePolicyMaglev}
 }
 
 // RolloutStrategy is what RolloutPolicy.strategy may be.
@@ -461,7 +463,7 @@ func (x *HealthCheck) SetDefaults() {
 	}
 }
 
-// Header is what stands in HealthCheck.headers.
+// Header is what stands in HealthCheck.headers, SplitPart.header, SplitPart.cookie.
 type Header struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -469,9 +471,15 @@ type Header struct {
 
 // Route is what stands in App.route.
 type Route struct {
-	Hosts   []string      `json:"hosts,omitempty"`
-	Paths   []string      `json:"paths,omitempty"`
-	Balance BalancePolicy `json:"balance,omitempty"`
+	Hosts            []string        `json:"hosts,omitempty"`
+	Paths            []string        `json:"paths,omitempty"`
+	Balance          BalancePolicy   `json:"balance,omitempty"`
+	Hash             *HashKey        `json:"hash,omitempty"` // what ring-hash and maglev keep together; absent: the client's address
+	Sticky           *Sticky         `json:"sticky,omitempty"`
+	SlowStartSeconds *float64        `json:"slowStartSeconds,omitempty"` // a new backend's share grows over this time; not with ring-hash and maglev
+	Zone             *ZonePreference `json:"zone,omitempty"`
+	Split            []SplitPart     `json:"split,omitempty"` // shares of the requests by release
+	Mirror           *Mirror         `json:"mirror,omitempty"`
 }
 
 // SetDefaults gives every field that is absent and has a default in the schema that value,
@@ -480,6 +488,50 @@ func (x *Route) SetDefaults() {
 	if x.Balance == "" {
 		x.Balance = BalancePolicyRoundRobin
 	}
+	if x.Zone != nil {
+		x.Zone.SetDefaults()
+	}
+}
+
+// HashKey says what of a request decides about its backend. One of them; a request without it goes by the client's address.
+type HashKey struct {
+	Header  string `json:"header,omitempty"`
+	Cookie  string `json:"cookie,omitempty"`
+	Address *bool  `json:"address,omitempty"`
+}
+
+// Sticky keeps a client at the backend that answered it first, by a cookie of the edge's own.
+type Sticky struct {
+	Cookie     string  `json:"cookie,omitempty"`     // its name; absent: vortex-<app>
+	TTLSeconds *uint32 `json:"ttlSeconds,omitempty"` // absent: until the browser ends
+}
+
+// ZonePreference sends requests to backends in the edge's own zone: that of its node's label zone.
+type ZonePreference struct {
+	Prefer        *bool   `json:"prefer,omitempty"`
+	EnoughPercent *uint32 `json:"enoughPercent,omitempty"` // of its fair share of the backends' weight: with less the rest goes to other zones; default 70
+}
+
+// SetDefaults gives every field that is absent and has a default in the schema that value,
+// in what ZonePreference contains too. Call it after decoding.
+func (x *ZonePreference) SetDefaults() {
+	if x.Prefer == nil {
+		x.Prefer = new(bool(true))
+	}
+}
+
+// SplitPart is a share of an app's requests, and the release that gets it.
+type SplitPart struct {
+	Release *uint64 `json:"release,omitempty"` // absent: every release that no other part names
+	Weight  uint32  `json:"weight"`            // its share is weight of the weights' sum; 0: only what is pinned
+	Header  *Header `json:"header,omitempty"`  // a request with this header and value is pinned to the part
+	Cookie  *Header `json:"cookie,omitempty"`  // so is one with this cookie and value
+}
+
+// Mirror sends a copy of some requests to another app, whose answers are thrown away.
+type Mirror struct {
+	App     string  `json:"app"`
+	Percent float64 `json:"percent"` // of the requests without a body, or with one of at most 16 KiB that came with its head
 }
 
 // RolloutPolicy is what stands in App.rollout.
@@ -652,12 +704,27 @@ type LivenessRecord struct {
 // RouterRecord is a record below router.
 // The healthy backends of an app and how requests reach them. Written by the endpoints loop.
 type RouterRecord struct {
-	ClientID string        `json:"client_id"`
-	Type     AppType       `json:"type,omitempty"`
-	Hosts    []string      `json:"hosts,omitempty"`
-	Paths    []string      `json:"paths,omitempty"`
-	Balance  BalancePolicy `json:"balance,omitempty"`
-	Backends []Backend     `json:"backends"`
+	ClientID         string          `json:"client_id"`
+	Type             AppType         `json:"type,omitempty"`
+	Hosts            []string        `json:"hosts,omitempty"`
+	Paths            []string        `json:"paths,omitempty"`
+	Balance          BalancePolicy   `json:"balance,omitempty"`
+	Hash             *HashKey        `json:"hash,omitempty"`
+	Sticky           *Sticky         `json:"sticky,omitempty"`
+	StickyKey        []byte          `json:"sticky_key,omitempty"` // makes the cookies' values: the same on every edge, and guessed by nobody
+	SlowStartSeconds *float64        `json:"slow_start_seconds,omitempty"`
+	Zone             *ZonePreference `json:"zone,omitempty"`
+	Split            []SplitPart     `json:"split,omitempty"`
+	Mirror           *Mirror         `json:"mirror,omitempty"`
+	Backends         []Backend       `json:"backends"`
+}
+
+// SetDefaults gives every field that is absent and has a default in the schema that value,
+// in what RouterRecord contains too. Call it after decoding.
+func (x *RouterRecord) SetDefaults() {
+	if x.Zone != nil {
+		x.Zone.SetDefaults()
+	}
 }
 
 // Backend is what stands in RouterRecord.backends.
@@ -667,6 +734,8 @@ type Backend struct {
 	Port     uint16  `json:"port"`
 	Node     string  `json:"node,omitempty"`
 	Release  *uint64 `json:"release,omitempty"`
+	Zone     string  `json:"zone,omitempty"`   // of its node
+	Weight   *uint32 `json:"weight,omitempty"` // its share beside the others'; default 1, 0 is none
 }
 
 // ContainerRecord is a record below vortex:container.

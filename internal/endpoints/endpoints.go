@@ -1,6 +1,6 @@
 // Package endpoints keeps router:<app>: the backends that requests for an app may be sent to, and how they get there.
 //
-// It watches apps, instances, containers and liveness. An instance is a backend exactly while it is wanted, runs,
+// It watches apps, instances, containers, liveness and the nodes' zones. An instance is a backend exactly while it is wanted, runs,
 // is healthy, and its node is not suspected; the moment any of that ends, the next commit takes it out.
 package endpoints
 
@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"slices"
 	"strings"
@@ -30,6 +31,7 @@ func (e *Endpoints) Run(ctx context.Context) error {
 		Store: e.Writer.Store,
 		Prefixes: []string{
 			vortex.Apps.Prefix + ":", vortex.Instances.Prefix + ":", vortex.Containers.Prefix + ":", vortex.Liveness.Prefix + ":",
+			vortex.Nodes.Prefix + ":",
 		},
 		Log: e.Log,
 	}
@@ -57,12 +59,12 @@ func (e *Endpoints) tick(ctx context.Context, changes loop.Changes) (time.Durati
 	return 0, e.Writer.Commit(ctx, ops...)
 }
 
-// affected returns the names of the apps to look at: all of them when a node's liveness changed.
+// affected returns the names of the apps to look at: all of them when a node's liveness or zone changed.
 func affected(v kind.View, changes loop.Changes) map[string]bool {
 	names := map[string]bool{}
 	full := changes.Full
 	for _, ev := range changes.Events {
-		if strings.HasPrefix(ev.Key, vortex.Liveness.Prefix+":") {
+		if strings.HasPrefix(ev.Key, vortex.Liveness.Prefix+":") || movedZone(ev) {
 			full = true
 		}
 		names[appOf(ev)] = true
@@ -77,6 +79,24 @@ func affected(v kind.View, changes loop.Changes) map[string]bool {
 	}
 	delete(names, "")
 	return names
+}
+
+// movedZone reports whether an event is about a node that is in another zone than before.
+func movedZone(ev kind.Event) bool {
+	if !strings.HasPrefix(ev.Key, vortex.Nodes.Prefix+":") {
+		return false
+	}
+	zone := func(rec *kind.Record) string {
+		if rec == nil {
+			return ""
+		}
+		e, err := kind.Decode(vortex.Nodes, rec)
+		if err != nil {
+			return ""
+		}
+		return e.Value.Labels[vortex.ZoneLabel]
+	}
+	return zone(ev.Record) != zone(ev.Prev)
 }
 
 // appOf returns the app that an event is about, "" for one about none.
@@ -110,6 +130,10 @@ func rewrite(v kind.View, name string) (*kind.Op, error) {
 		return &op, nil
 	}
 	wanted := router(v, app.Value)
+	if wanted.Sticky != nil {
+		old, _ := kind.Lookup(v, vortex.Routers, name)
+		wanted.StickyKey = stickyKey(old.Value)
+	}
 	op, err := kind.PutOp(vortex.Routers, &wanted, name)
 	if err != nil || exists && bytes.Equal(current.Value, op.Value) {
 		return nil, err
@@ -122,6 +146,8 @@ func router(v kind.View, app *vortex.AppRecord) vortex.RouterRecord {
 	rec := vortex.RouterRecord{ClientID: app.Name, Type: app.Spec.Spec.Type, Backends: []vortex.Backend{}}
 	if route := app.Spec.Route; route != nil {
 		rec.Hosts, rec.Paths, rec.Balance = route.Hosts, route.Paths, route.Balance
+		rec.Hash, rec.Sticky, rec.SlowStartSeconds, rec.Zone = route.Hash, route.Sticky, route.SlowStartSeconds, route.Zone
+		rec.Split, rec.Mirror = route.Split, route.Mirror
 	}
 	for _, in := range kind.Find(v, vortex.Instances, "client_id", app.Name) {
 		if b, ok := backend(v, in.Value); ok {
@@ -130,6 +156,19 @@ func router(v kind.View, app *vortex.AppRecord) vortex.RouterRecord {
 	}
 	slices.SortFunc(rec.Backends, func(a, b vortex.Backend) int { return strings.Compare(a.Instance, b.Instance) })
 	return rec
+}
+
+// stickyKeySize is the size of the keys that sticky sessions' cookies are made with.
+const stickyKeySize = 32
+
+// stickyKey returns the key the app's cookies are made with, which stays the same for as long as the app is sticky.
+func stickyKey(current *vortex.RouterRecord) []byte {
+	if current != nil && len(current.StickyKey) == stickyKeySize {
+		return current.StickyKey
+	}
+	key := make([]byte, stickyKeySize)
+	_, _ = rand.Read(key) // never fails
+	return key
 }
 
 // backend returns an instance as a backend, false when requests may not be sent to it.
@@ -144,7 +183,11 @@ func backend(v kind.View, in *vortex.InstanceRecord) (vortex.Backend, bool) {
 	if ok && (live.Value.State == vortex.LivenessStateDown || live.Value.State == vortex.LivenessStateSuspect) {
 		return vortex.Backend{}, false
 	}
-	return vortex.Backend{
+	b := vortex.Backend{
 		Instance: in.ID, Address: c.Value.IPAddress, Port: *c.Value.Port, Node: c.Value.Node, Release: &in.Release,
-	}, true
+	}
+	if node, ok := kind.Lookup(v, vortex.Nodes, c.Value.Node); ok {
+		b.Zone = node.Value.Labels[vortex.ZoneLabel]
+	}
+	return b, true
 }

@@ -132,3 +132,44 @@ func TestRouterComesAndGoesWithItsApp(t *testing.T) {
 	}
 	kindtest.Eventually(t, "the router of a deleted app is gone", func() bool { _, err := s.Get("router:web"); return err != nil })
 }
+
+func TestRouterCarriesHowToBalance(t *testing.T) {
+	s := run(t)
+	rec := app(vortex.AppTypeHTTP)
+	rec.Spec.Route = &vortex.Route{
+		Balance: vortex.BalancePolicyMaglev, Hash: &vortex.HashKey{Header: "X-User"}, Sticky: &vortex.Sticky{},
+		SlowStartSeconds: new(30.0), Zone: &vortex.ZonePreference{Prefer: new(true)},
+		Split:  []vortex.SplitPart{{Release: new(uint64(1)), Weight: 9}, {Weight: 1}},
+		Mirror: &vortex.Mirror{App: "shadow", Percent: 5},
+	}
+	put(t, s, vortex.Apps, "web", rec)
+	put(t, s, vortex.Nodes, "n-a", vortex.NodeRecord{ID: "n-a", Labels: map[string]string{"zone": "east"}, Drivers: []string{}})
+	put(t, s, vortex.Instances, "a", vortex.InstanceRecord{ID: "a", ClientID: "web", Release: 1, Wanted: vortex.WantedStateRunning, CreatedAt: time.Now()})
+	put(t, s, vortex.Containers, "a", container("a", vortex.ContainerStatusRunning, vortex.HealthHealthy))
+	expect(t, s, "a")
+	e, err := kind.Get(s, vortex.Routers, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, route := e.Value, rec.Spec.Route
+	key := got.StickyKey
+	if len(key) != 32 {
+		t.Errorf("the sticky key has %d bytes", len(key))
+	}
+	want := vortex.RouterRecord{
+		ClientID: "web", Type: vortex.AppTypeHTTP, Balance: route.Balance, Hash: route.Hash, Sticky: route.Sticky, StickyKey: key,
+		SlowStartSeconds: route.SlowStartSeconds, Zone: route.Zone, Split: route.Split, Mirror: route.Mirror,
+		Backends: []vortex.Backend{{Instance: "a", Address: "10.0.0.1", Port: 80, Node: "n-a", Release: new(uint64(1)), Zone: "east"}},
+	}
+	if diff := cmp.Diff(want, *got); diff != "" {
+		t.Error(diff)
+	}
+	put(t, s, vortex.Nodes, "n-a", vortex.NodeRecord{ID: "n-a", Labels: map[string]string{"zone": "west"}, Drivers: []string{}})
+	kindtest.Eventually(t, "the backend is in its node's new zone", func() bool {
+		e, err = kind.Get(s, vortex.Routers, "web")
+		return err == nil && len(e.Value.Backends) == 1 && e.Value.Backends[0].Zone == "west"
+	})
+	if !cmp.Equal(e.Value.StickyKey, key) {
+		t.Error("the sticky key changed: every session would lose its backend")
+	}
+}
