@@ -129,6 +129,7 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 		Config: pool.Config{
 			Meters: e.meters, MaxHeld: c.MaxHeld,
 			Drained: func() { signal(e.drained) }, Held: func() { signal(e.demand) },
+			Now: func() int64 { return e.server.Now() }, Panicked: e.panicked, Ejected: e.ejected,
 		},
 		Contested: e.contested,
 	})
@@ -186,6 +187,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	loops.Go(func() { e.publishDrain(background) })
 	loops.Go(func() { e.publishMetrics(background) })
 	loops.Go(func() { e.sweep(background) })
+	loops.Go(func() { e.review(background) })
 	loops.Go(func() { e.watch(background) })
 
 	serving, serveCtx := errgroup.WithContext(ctx)

@@ -18,6 +18,7 @@ type AppStatus struct {
 	Paths    []string
 	Balance  string
 	Held     int64 // requests waiting for a backend
+	Panics   bool  // all backends are used because too few are healthy
 	Traffic  meter.Sample
 	Backends []BackendStatus
 }
@@ -30,8 +31,10 @@ type BackendStatus struct {
 	Release  uint64
 	InFlight int64
 	Served   uint64 // requests answered
-	Failed   uint64 // connections refused
-	Skipped  bool   // left out for a moment because it refused a connection
+	Failed   uint64 // attempts without an answer: refused, reset, too late
+	Errors   uint64 // answers of 500 and above
+	Out      string // why it gets no requests, unless its pool panics: refused, node, check or ejected; "" when it does
+	Detail   string // … for people
 	Idle     int    // connections kept for later
 }
 
@@ -43,13 +46,14 @@ func (e *Edge) Status() Status {
 	for _, app := range e.table.Apps() {
 		a := AppStatus{
 			App: app.Name, HTTP: app.HTTP, Hosts: app.Hosts, Paths: app.Paths, Balance: string(app.Balance),
-			Held: app.Pool.Held(), Traffic: app.Pool.Meter.Peek(now),
+			Held: app.Pool.Held(), Panics: app.Pool.Panicking(now), Traffic: app.Pool.Meter.Peek(now),
 		}
 		for _, b := range app.Pool.Backends() {
 			c := b.Counts(now)
 			a.Backends = append(a.Backends, BackendStatus{
 				Instance: b.Instance, Address: b.Addr.String(), Node: b.Node, Release: b.Release,
-				InFlight: c.InFlight, Served: c.Served, Failed: c.Failed, Skipped: c.Skipped, Idle: c.Idle,
+				InFlight: c.InFlight, Served: c.Served, Failed: c.Failed, Errors: c.Errors,
+				Out: string(c.Out), Detail: c.OutDetail, Idle: c.Idle,
 			})
 		}
 		s.Apps = append(s.Apps, a)

@@ -299,7 +299,7 @@ func TestRestartedBackendIsFoundWithoutRouterChange(t *testing.T) {
 	}()
 	eventually(t, "the backend to be left out", func() bool {
 		apps := h.edge.Status().Apps
-		return apps[0].Backends[0].Skipped
+		return apps[0].Backends[0].Out == "refused"
 	})
 	ln, err := net.Listen("tcp", p.addr.String())
 	if err != nil {

@@ -149,12 +149,15 @@ func (c *conn) answerGone() {
 }
 
 func (c *conn) answerNoBackend(err error) {
+	if limit, ok := errors.AsType[pool.LimitError](err); ok {
+		c.prepare(http.StatusServiceUnavailable, problem{
+			Error: fmt.Sprintf("app %q is overloaded: %v", c.pool.App, limit), Code: "OVERLOADED",
+		}, "Retry-After: 1\r\nX-Vortex-Limit: "+string(limit)+"\r\n")
+		return
+	}
 	p := problem{Error: fmt.Sprintf("no healthy instance of app %q", c.pool.App), Code: "NO_BACKEND"}
 	if c.peer.IsLoopback() {
 		p.Details = "To see why: vortex status " + c.pool.App
-	}
-	if errors.Is(err, pool.ErrFull) {
-		p.Error += ", and too many requests wait for one"
 	}
 	c.prepare(http.StatusServiceUnavailable, p, "Retry-After: 1\r\n")
 }

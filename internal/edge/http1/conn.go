@@ -50,6 +50,8 @@ type conn struct {
 	stuck   bool    // the client's body is not wholly read: the connection cannot be used again
 	closing bool    // the client was told that the connection ends with this response
 
+	retrying bool // the pool counts the request as one that is sent again
+
 	mu         sync.Mutex
 	phase      phase
 	upstream   *upstream // to close when the client leaves

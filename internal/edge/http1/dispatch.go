@@ -92,8 +92,7 @@ func (c *conn) proxy(m route.Match, size int) bool {
 	c.in.discard(size)
 	c.takeSmallBody()
 	c.join(m.Pool)
-	m.Pool.Meter.Start(c.began)
-	keep := c.exchange(m.Pool)
+	keep := c.admit(m.Pool)
 	c.back.stop()
 	m.Pool.Meter.Finish()
 	if line != "" {
@@ -101,6 +100,19 @@ func (c *conn) proxy(m route.Match, size int) bool {
 	}
 	if cap(c.head) > 2*smallBody {
 		c.head = nil
+	}
+	return keep
+}
+
+// admit gets the request answered, unless the pool has enough to do.
+func (c *conn) admit(p *pool.Pool) bool {
+	if err := p.Admit(p.Meter.Start(c.began)); err != nil {
+		return c.failHeld(err)
+	}
+	keep := c.exchange(p)
+	if c.retrying {
+		c.retrying = false
+		p.EndRetry()
 	}
 	return keep
 }
@@ -182,11 +194,25 @@ func (c *conn) exchange(p *pool.Pool) bool {
 		case v == verdictFailed, lost >= maxLost:
 			return c.failAttempt()
 		}
-		c.srv.Meters.Retried()
 		if !c.tried.Add(b) {
 			return c.failAttempt()
 		}
+		if err := c.retry(p); err != nil {
+			return c.failHeld(err)
+		}
 	}
+}
+
+// retry counts that the request is sent again, unless too many are.
+func (c *conn) retry(p *pool.Pool) error {
+	if !c.retrying {
+		if err := p.BeginRetry(); err != nil {
+			return err
+		}
+		c.retrying = true
+	}
+	c.srv.Meters.Retried()
+	return nil
 }
 
 // clientAddrForKey is what ring-hash keeps together. The head is gone by now, so a trusted proxy counts as one client.

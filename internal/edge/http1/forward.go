@@ -25,6 +25,7 @@ func (c *conn) try(b *pool.Backend, fresh bool) (v verdict, keep bool) {
 	u, err := c.srv.connect(b, fresh, c.req.kind == methodUnsafe)
 	if err != nil {
 		if isDead(err) {
+			b.Failed(c.srv.Now())
 			b.MarkDead(c.srv.Now() + int64(c.srv.SkipDead))
 		}
 		return verdictUnsent, false
@@ -95,7 +96,9 @@ func (c *conn) failReceive(u *upstream, err error) (v verdict, keep bool) {
 	if c.back.gone.Load() {
 		return c.leave()
 	}
-	c.blameBody()
+	if !c.blameBody() {
+		u.backend.Failed(c.srv.Now())
+	}
 	return verdictFailed, false
 }
 
@@ -105,10 +108,15 @@ func (c *conn) lose(u *upstream, unsent bool) (v verdict, keep bool) {
 	switch {
 	case c.back.gone.Load():
 		return c.leave()
-	case c.blameBody(), c.back.relay.moved > 0:
+	case c.blameBody():
 		return verdictFailed, false
-	case u.reused && (unsent || c.req.kind != methodUnsafe):
+	case u.reused && c.back.relay.moved == 0 && (unsent || c.req.kind != methodUnsafe):
 		return verdictStale, false
+	}
+	u.backend.Failed(c.srv.Now())
+	switch {
+	case c.back.relay.moved > 0:
+		return verdictFailed, false
 	case unsent:
 		return verdictUnsent, false
 	case c.req.kind != methodUnsafe:
@@ -152,7 +160,7 @@ func (c *conn) respond(u *upstream, size int) (v verdict, keep bool) {
 	chunked := c.beginResponse(kind)
 	u.in.discard(size)
 	c.answered(c.resp.status)
-	u.backend.Served()
+	u.backend.Served(c.srv.Now(), c.resp.status)
 	c.body = newBody(kind, c.resp.length, false)
 	if err := c.clearDeadline(u); err != nil {
 		c.drop(u)

@@ -13,7 +13,7 @@ func (c *conn) tunnel(u *upstream, size int) (v verdict, keep bool) {
 	c.out.buf = append(c.resp.appendTo(c.out.buf[:0]), "Connection: Upgrade\r\n\r\n"...)
 	u.in.discard(size)
 	c.answered(c.resp.status)
-	u.backend.Served()
+	u.backend.Served(c.srv.Now(), c.resp.status)
 	if c.tcp.SetReadDeadline(time.Time{}) != nil || u.tcp.SetReadDeadline(time.Time{}) != nil {
 		return verdictDone, false
 	}

@@ -30,10 +30,10 @@ type App struct {
 	history []*counts // of latency, oldest first
 }
 
-// Start counts a request that arrived at now.
-func (a *App) Start(now int64) {
+// Start counts a request that arrived at now, and returns how many are in flight with it.
+func (a *App) Start(now int64) int64 {
 	a.started.Add(now)
-	a.inFlight.Add(1)
+	return a.inFlight.Add(1)
 }
 
 // Answered counts a response's head: its status and how long after the request's head it came. The body's

@@ -19,28 +19,49 @@ type Backend struct {
 	Node     string
 	Release  uint64
 
-	state     atomic.Int64 // requests in flight, plus removedBit
-	deadUntil atomic.Int64 // nanoseconds of the engine's clock; 0 is alive
-	served    atomic.Uint64
-	failed    atomic.Uint64
-	idle      idleConns
-	drained   func() // called when the last request of a removed backend ends; must not block
+	state   atomic.Int64 // requests in flight, plus removedBit
+	limit   atomic.Int64 // of requests in flight
+	cond    condition
+	pool    atomic.Pointer[Pool] // the one it was put into last
+	served  atomic.Uint64
+	failed  atomic.Uint64
+	idle    idleConns
+	drained func() // called when the last request of a removed backend ends; must not block
 }
 
-// acquire counts a request in flight, unless the backend is removed. Counting comes first: whoever removes a
+// admission is what acquire found.
+type admission uint8
+
+const (
+	admitted admission = iota
+	removed            // no router lists the backend any more
+	full               // it has as many requests as it may
+)
+
+// acquire counts a request in flight, unless the backend is removed or full. Counting comes first: whoever removes a
 // backend and then reads its count sees every request that got through.
-func (b *Backend) acquire() bool {
-	if b.state.Add(1) > 0 {
-		return true
+func (b *Backend) acquire() admission {
+	n := b.state.Add(1)
+	switch {
+	case n <= 0:
+		b.Done()
+		return removed
+	case n > b.limit.Load():
+		b.Done()
+		return full
 	}
-	b.Done()
-	return false
+	return admitted
 }
 
 // Done ends a request that Pick or Hold put in flight.
 func (b *Backend) Done() {
-	if b.state.Add(-1) == removedBit {
+	switch b.state.Add(-1) {
+	case removedBit:
 		b.drained()
+	case b.limit.Load() - 1: // it was full
+		if p := b.pool.Load(); p != nil {
+			p.wake()
+		}
 	}
 }
 
@@ -49,27 +70,6 @@ func (b *Backend) InFlight() int64 { return b.state.Load() &^ removedBit }
 
 // Removed reports whether no router lists the backend any more.
 func (b *Backend) Removed() bool { return b.state.Load() < 0 }
-
-// MarkDead keeps the backend from being picked until the given time of the engine's clock: it refused a
-// connection, and the router will drop it soon.
-func (b *Backend) MarkDead(until int64) {
-	b.failed.Add(1)
-	b.deadUntil.Store(until)
-	b.idle.closeAll(false)
-}
-
-// Served counts an answered request, which also proves the backend alive.
-func (b *Backend) Served() {
-	b.served.Add(1)
-	if b.deadUntil.Load() != 0 {
-		b.deadUntil.Store(0)
-	}
-}
-
-func (b *Backend) deadAt(now int64) bool {
-	until := b.deadUntil.Load()
-	return until != 0 && until > now
-}
 
 // remove takes the backend out of service and closes its idle connections.
 func (b *Backend) remove() {
@@ -80,22 +80,28 @@ func (b *Backend) remove() {
 // revive puts a removed backend back into service.
 func (b *Backend) revive() {
 	b.idle.open()
-	b.deadUntil.Store(0)
+	b.cond.reset()
 	b.state.And(^removedBit)
 }
 
 // Counts is what a Backend has done and is doing.
 type Counts struct {
-	InFlight int64
-	Served   uint64 // requests answered
-	Failed   uint64 // connections refused
-	Skipped  bool   // left out for a moment because it refused a connection
-	Idle     int    // connections kept for later
+	InFlight  int64
+	Served    uint64 // requests answered
+	Failed    uint64 // attempts without an answer: refused, reset, too late
+	Errors    uint64 // answers of 500 and above
+	Out       Out    // why it gets no requests, unless its pool panics
+	OutDetail string // … for people
+	Idle      int    // connections kept for later
 }
 
 // Counts returns the backend's counts at now.
 func (b *Backend) Counts(now int64) Counts {
-	return Counts{b.InFlight(), b.served.Load(), b.failed.Load(), b.deadAt(now), b.idle.len()}
+	c := Counts{
+		InFlight: b.InFlight(), Served: b.served.Load(), Failed: b.failed.Load(), Errors: b.cond.errors.Load(), Idle: b.idle.len(),
+	}
+	c.Out, c.OutDetail = b.cond.out(now)
+	return c
 }
 
 // Conn is an idle connection an engine keeps with a Backend.
@@ -105,7 +111,7 @@ type Conn interface{ Close() error }
 func (b *Backend) TakeIdle() Conn { return b.idle.take() }
 
 // PutIdle keeps a connection for later. It closes it instead when the backend is removed or has enough.
-func (b *Backend) PutIdle(c Conn, now int64) { b.idle.put(c, now) }
+func (b *Backend) PutIdle(c Conn, now int64) { b.idle.put(c, now, min(MaxIdle, b.limit.Load())) }
 
 // CloseIdle closes every idle connection, for an engine that found one of them dead.
 func (b *Backend) CloseIdle() { b.idle.closeAll(false) }
@@ -141,9 +147,9 @@ func (s *idleConns) take() Conn {
 	return c
 }
 
-func (s *idleConns) put(c Conn, now int64) {
+func (s *idleConns) put(c Conn, now, most int64) {
 	s.mu.Lock()
-	if !s.closed && len(s.conns) < MaxIdle {
+	if !s.closed && int64(len(s.conns)) < most {
 		s.conns = append(s.conns, idleConn{c, now})
 		s.mu.Unlock()
 		return

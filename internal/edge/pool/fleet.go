@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"vortex/internal/edge/meter"
 )
@@ -22,6 +23,10 @@ type Config struct {
 	MaxHeld int    // requests of one pool that wait for a backend; 0 is DefaultMaxHeld
 	Drained func() // called when what Busy returns may have changed; must not block; nil is none
 	Held    func() // called when a request begins to wait for a backend; must not block; nil is none
+
+	Now      func() int64   // the engine's clock, in nanoseconds; nil is the time since NewFleet
+	Panicked func(Panic)    // called when a pool begins or ends to panic; must not block; nil is none
+	Ejected  func(Ejection) // called when a backend is ejected; must not block; nil is none
 }
 
 // Fleet makes pools, gives them their backends, and follows the removed ones until nothing is in flight on them. Use NewFleet.
@@ -30,6 +35,7 @@ type Fleet struct {
 
 	mu       sync.Mutex
 	draining map[*Backend]struct{}
+	gone     map[string]bool // nodes that are suspected or given up
 }
 
 // NewFleet returns a Fleet without pools.
@@ -46,7 +52,17 @@ func NewFleet(c Config) *Fleet {
 	if c.Held == nil {
 		c.Held = func() {}
 	}
-	return &Fleet{config: c, draining: map[*Backend]struct{}{}}
+	if c.Now == nil {
+		epoch := time.Now()
+		c.Now = func() int64 { return int64(time.Since(epoch)) }
+	}
+	if c.Panicked == nil {
+		c.Panicked = func(Panic) {}
+	}
+	if c.Ejected == nil {
+		c.Ejected = func(Ejection) {}
+	}
+	return &Fleet{config: c, draining: map[*Backend]struct{}{}, gone: map[string]bool{}}
 }
 
 // New returns a pool without backends.
@@ -54,7 +70,10 @@ func (f *Fleet) New(name string) *Pool {
 	p := &Pool{
 		App: name, Meter: f.config.Meters.App(name),
 		maxHeld: int64(f.config.MaxHeld), onHold: f.config.Held,
+		now: f.config.Now, onPanic: f.config.Panicked, onEject: f.config.Ejected,
+		freed: make(chan struct{}, 1),
 	}
+	p.health.Store(&Health{})
 	p.members.Store(&members{replaced: make(chan struct{})})
 	return p
 }
@@ -82,6 +101,7 @@ func (f *Fleet) fill(p *Pool, balance Balance, endpoints []Endpoint, gone bool) 
 		b := f.backend(old.backends, endpoint)
 		if !kept[b] {
 			kept[b] = true
+			f.join(p, b)
 			next.backends = append(next.backends, b)
 		}
 	}
@@ -95,7 +115,38 @@ func (f *Fleet) fill(p *Pool, balance Balance, endpoints []Endpoint, gone bool) 
 		}
 	}
 	close(old.replaced)
+	p.assess(p.now())
 	return removed
+}
+
+// join makes a backend one of the pool's, before it is.
+func (f *Fleet) join(p *Pool, b *Backend) {
+	b.pool.Store(p)
+	b.limit.Store(p.health.Load().Circuit.perBackend())
+	b.cond.setNodeGone(f.gone[b.Node])
+}
+
+// SetNodes takes in which nodes are suspected or given up, and takes the backends on them out of the pools, or back in. With reset
+// the nodes that are not named are in order.
+func (f *Fleet) SetNodes(nodes map[string]bool, reset bool, pools []*Pool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if reset {
+		clear(f.gone)
+	}
+	for node, gone := range nodes {
+		if gone {
+			f.gone[node] = true
+		} else {
+			delete(f.gone, node)
+		}
+	}
+	for _, p := range pools {
+		p.setNodes(func(node string) (gone, known bool) {
+			_, named := nodes[node]
+			return f.gone[node], named || reset
+		})
+	}
 }
 
 // backend returns the backend of an endpoint: the pool's own, one that drains and is wanted again, or a new one.

@@ -13,6 +13,7 @@ package pool
 import (
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,9 +26,8 @@ const MaxAttempts = 8
 // DefaultMaxHeld is how many requests of one app wait for a backend at the same time.
 const DefaultMaxHeld = 1000
 
-// Why Hold gave up.
+// Why Hold gave up, when it was not for a LimitError.
 var (
-	ErrFull    = errors.New("too many requests wait for a backend already")
 	ErrTimeout = errors.New("no backend came in time")
 	ErrGone    = errors.New("the app is gone")
 	ErrLeft    = errors.New("the client left")
@@ -43,6 +43,21 @@ type Pool struct {
 	held    atomic.Int64
 	maxHeld int64
 	onHold  func()
+	now     func() int64 // the engine's clock
+
+	health     atomic.Pointer[Health] // never nil
+	panicUntil atomic.Int64           // nanoseconds of the engine's clock; 0 is no panic
+	retries    atomic.Int64           // requests in flight that are sent a second time
+	freed      chan struct{}          // one slot: a request that waits may find a backend
+	panics     atomic.Uint64
+	ejections  atomic.Uint64
+	refused    [len(limits)]atomic.Uint64
+	onPanic    func(Panic)
+	onEject    func(Ejection)
+
+	mu       sync.Mutex // decisions about backends' health
+	panicked bool
+	judged   int64 // when outliers were last judged
 }
 
 // members is what a pool holds, and never changes.
@@ -76,7 +91,7 @@ func (t *Tried) has(b *Backend) bool {
 }
 
 // Pick chooses a backend and counts a request in flight on it, which the caller ends with Done. It returns nil
-// when no backend is usable: there is none, or all were tried or are known to be dead at now. key is the
+// when no backend is usable: there is none, or all were tried, are full, or are out at now. key is the
 // hash of what ring-hash keeps together; now is in nanoseconds of the engine's clock.
 func (p *Pool) Pick(key uint64, now int64, tried *Tried) *Backend {
 	for {
@@ -102,10 +117,13 @@ func (m *members) pick(key uint64, now int64, tried *Tried) (b *Backend, stale b
 		if tried.has(b) || b.deadAt(now) {
 			continue
 		}
-		if b.acquire() {
+		switch b.acquire() {
+		case admitted:
 			return b, false
+		case removed:
+			stale = true
+		case full:
 		}
-		stale = true
 	}
 	return nil, stale
 }
@@ -121,9 +139,9 @@ type Waiter struct {
 // Hold waits until a backend is usable and picks it, for at most limit. The attempts a request made before do not
 // count once the backends have changed or those known as dead may be alive again.
 func (p *Pool) Hold(w Waiter, limit time.Duration) (*Backend, error) {
-	if p.held.Add(1) > p.maxHeld {
+	if p.held.Add(1) > p.pendingLimit() {
 		p.held.Add(-1)
-		return nil, ErrFull
+		return nil, p.refuse(ErrFull)
 	}
 	defer p.held.Add(-1)
 	p.onHold()
@@ -135,11 +153,12 @@ func (p *Pool) Hold(w Waiter, limit time.Duration) (*Backend, error) {
 			return nil, ErrGone
 		}
 		if b, stale := m.pick(w.Key, w.Now(), w.Tried); b != nil {
+			p.wake() // there may be room for the next one too
 			return b, nil
 		} else if stale {
 			continue
 		}
-		if err := m.wait(w, timeout.C); err != nil {
+		if err := p.wait(m, w, timeout.C); err != nil {
 			return nil, err
 		}
 		w.Tried.Reset()
@@ -147,7 +166,7 @@ func (p *Pool) Hold(w Waiter, limit time.Duration) (*Backend, error) {
 }
 
 // wait returns when picking may succeed.
-func (m *members) wait(w Waiter, timeout <-chan time.Time) error {
+func (p *Pool) wait(m *members, w Waiter, timeout <-chan time.Time) error {
 	var revived <-chan time.Time
 	if after, ok := m.revival(w.Now()); ok {
 		timer := time.NewTimer(after)
@@ -157,20 +176,35 @@ func (m *members) wait(w Waiter, timeout <-chan time.Time) error {
 	select {
 	case <-m.replaced:
 		return nil
+	case <-p.freed:
+		return nil
 	case <-revived:
 		return nil
 	case <-timeout:
+		if m.busy(w.Now()) {
+			return p.refuse(ErrBusy)
+		}
 		return ErrTimeout
 	case <-w.Left:
 		return ErrLeft
 	}
 }
 
-// revival returns after how long the first backend known as dead may be tried again.
+// busy reports whether there are backends that would be usable were they not full.
+func (m *members) busy(now int64) bool {
+	return slices.ContainsFunc(m.backends, func(b *Backend) bool { return b.full() && !b.deadAt(now) })
+}
+
+// revival returns after how long the first backend known as dead may be tried again. One that is full tells by itself
+// when it is not any more, and so does one that is out for no certain time.
 func (m *members) revival(now int64) (time.Duration, bool) {
 	var first time.Duration
 	for _, b := range m.backends {
-		after := time.Duration(max(b.deadUntil.Load()-now, int64(minRevival)))
+		until := b.cond.outUntil.Load()
+		if until == forever || until <= now && b.full() {
+			continue
+		}
+		after := time.Duration(max(until-now, int64(minRevival)))
 		if first == 0 || after < first {
 			first = after
 		}
