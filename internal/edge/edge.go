@@ -24,8 +24,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"vortex/internal/edge/http1"
 	"vortex/internal/edge/limit"
 	"vortex/internal/edge/meter"
@@ -52,7 +50,7 @@ type Config struct {
 	Node    string // the node it runs on
 	Address string // where it is reached, for people
 
-	Listen    []string         // addresses for HTTP; none is DefaultListen
+	Listen    []string         // addresses for HTTP; none is DefaultListen, unless SetListeners was called before Run
 	Listeners []net.Listener   // served besides Listen, or instead of its default
 	Limit     limit.Config     // requests per client address
 	Trusted   []netip.Prefix   // proxies before the edge, whose X-Forwarded-For is believed
@@ -101,15 +99,11 @@ type Edge struct {
 	demand    chan struct{} // one slot: a request waits for a backend
 	published map[string]published
 
-	mu    sync.Mutex
-	addrs []net.Addr
+	listeners listeners
 }
 
 // New returns an Edge that does nothing before Run.
 func New(c Config, routers Routers, publisher Publisher) *Edge {
-	if len(c.Listen) == 0 && len(c.Listeners) == 0 {
-		c.Listen = []string{DefaultListen}
-	}
 	if c.ShutdownTimeout == 0 {
 		c.ShutdownTimeout = DefaultShutdownTimeout
 	}
@@ -165,20 +159,12 @@ func (e *Edge) Collector() *meter.Set { return e.meters }
 // SetLimit changes the rate limit for every request from now on.
 func (e *Edge) SetLimit(c limit.Config) { e.limiter.Set(c) }
 
-// Addrs returns the addresses the edge listens on; none before Run does.
-func (e *Edge) Addrs() []net.Addr {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.addrs
-}
-
 // Run serves until ctx ends, then lets requests in flight finish. It returns nil when it was told to end.
 func (e *Edge) Run(ctx context.Context) error {
 	if err := e.config.Validate(); err != nil {
 		return err
 	}
-	listeners, err := e.listen(ctx)
-	if err != nil {
+	if err := e.openConfigured(ctx); err != nil {
 		return err
 	}
 	background, end := context.WithCancel(context.WithoutCancel(ctx)) // publishes until the last request has ended
@@ -190,11 +176,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	loops.Go(func() { e.review(background) })
 	loops.Go(func() { e.watch(background) })
 
-	serving, serveCtx := errgroup.WithContext(ctx)
-	for _, ln := range listeners {
-		serving.Go(func() error { return e.server.Serve(serveCtx, ln) })
-	}
-	err = serving.Wait()
+	err := e.serve(ctx)
 	e.shutdown(ctx)
 	end()
 	loops.Wait()
@@ -203,33 +185,6 @@ func (e *Edge) Run(ctx context.Context) error {
 		return fmt.Errorf("serve http: %w", err)
 	}
 	return nil
-}
-
-// listen opens every listener, or none.
-func (e *Edge) listen(ctx context.Context) ([]net.Listener, error) {
-	listeners := append([]net.Listener(nil), e.config.Listeners...)
-	var config net.ListenConfig
-	for _, address := range e.config.Listen {
-		ln, err := config.Listen(ctx, "tcp", address)
-		if err != nil {
-			for _, open := range listeners {
-				err = errors.Join(err, open.Close())
-			}
-			return nil, explainListen(address, err)
-		}
-		listeners = append(listeners, ln)
-	}
-	addrs := make([]net.Addr, 0, len(listeners))
-	for _, ln := range listeners {
-		addrs = append(addrs, ln.Addr())
-	}
-	e.mu.Lock()
-	e.addrs = addrs
-	e.mu.Unlock()
-	if e.config.Accepting != nil {
-		e.config.Accepting(addrs)
-	}
-	return listeners, nil
 }
 
 // shutdown waits for requests in flight after ctx has ended.

@@ -33,6 +33,10 @@ type RouterUpdate struct {
 type RouterChange struct {
 	App    string               // the client_id
 	Router *vortex.RouterRecord // nil: the record was deleted
+
+	Listeners []string // names of the listeners it is reached on; none is all
+	Pool      string   // its pool's name: routers that give the same one share it, and have the same backends; "" is one of its own
+	Unnamed   bool     // it is not reached by its app's name, but without hosts on every host
 }
 
 const (
@@ -70,7 +74,7 @@ func (e *Edge) take(ctx context.Context, u RouterUpdate) {
 		apps := make([]route.App, 0, len(u.Changes))
 		for _, change := range u.Changes {
 			if change.Router != nil {
-				apps = append(apps, e.app(ctx, *change.Router))
+				apps = append(apps, e.changed(ctx, change))
 			}
 		}
 		e.table.Reset(apps, u.Revision)
@@ -82,7 +86,7 @@ func (e *Edge) take(ctx context.Context, u RouterUpdate) {
 	for _, change := range u.Changes {
 		c := route.Change{Name: change.App}
 		if change.Router != nil {
-			app := e.app(ctx, *change.Router)
+			app := e.changed(ctx, change)
 			c.App = &app
 		}
 		changes = append(changes, c)
@@ -97,6 +101,13 @@ func (e *Edge) Apply(r vortex.RouterRecord, revision uint64) {
 
 // Remove takes in that an app's router was deleted at a revision.
 func (e *Edge) Remove(app string, revision uint64) { e.table.Remove(app, revision) }
+
+// changed translates what became of an app.
+func (e *Edge) changed(ctx context.Context, c RouterChange) route.App {
+	app := e.app(ctx, *c.Router)
+	app.Listeners, app.Pool, app.Unnamed = c.Listeners, c.Pool, c.Unnamed
+	return app
+}
 
 // app translates a record. A backend whose address cannot be read is left out, and said so.
 func (e *Edge) app(ctx context.Context, r vortex.RouterRecord) route.App {

@@ -27,8 +27,11 @@ const freshGrace = 500 * time.Millisecond
 // conn is a client's connection. Its goroutine owns everything but what mu guards; the background reader
 // owns in while it runs.
 type conn struct {
-	srv  *Server
-	tcp  net.Conn
+	srv *Server
+	tcp net.Conn
+
+	listener *Listener // where it came in
+
 	in   reader
 	out  writer
 	req  request
@@ -58,8 +61,8 @@ type conn struct {
 	responding bool      // the response's head is there
 }
 
-func newConn(s *Server, tcp net.Conn) *conn {
-	c := &conn{srv: s, tcp: tcp}
+func newConn(s *Server, tcp net.Conn, l *Listener) *conn {
+	c := &conn{srv: s, tcp: tcp, listener: l}
 	c.in.conn, c.out.conn = tcp, tcp
 	c.peer = addrOf(tcp.RemoteAddr())
 	c.back.conn = c
@@ -78,11 +81,14 @@ func addrOf(a net.Addr) netip.Addr {
 func (c *conn) serve() {
 	defer c.close()
 	for c.next() {
-		if c.srv.closing.Load() {
+		if c.ending() {
 			return
 		}
 	}
 }
+
+// ending reports whether no more requests are to be taken on the connection.
+func (c *conn) ending() bool { return c.srv.closing.Load() || c.listener.closed.Load() }
 
 func (c *conn) close() {
 	if c.pool != nil {
@@ -171,7 +177,7 @@ func (c *conn) setIdleDeadline() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	idle := c.srv.IdleTimeout
-	if c.srv.closing.Load() {
+	if c.ending() {
 		idle = freshGrace
 	}
 	return c.tcp.SetReadDeadline(time.Now().Add(idle))

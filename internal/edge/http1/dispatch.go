@@ -21,7 +21,7 @@ const smallBody = 16 << 10
 // reports whether the client may send another.
 func (c *conn) dispatch(size int) bool {
 	c.back.reset()
-	c.fw = forward{client: c.peer, trusted: c.srv.trusts(c.peer)}
+	c.fw = forward{client: c.peer, trusted: c.listener.trusts(c.peer)}
 	c.stuck = c.req.hasBody() // until it was read
 	if l := c.srv.Limiter; l != nil {
 		if ok, retry := l.Allow(c.clientAddr(), c.began); !ok {
@@ -33,7 +33,7 @@ func (c *conn) dispatch(size int) bool {
 	if string(path) == "*" {
 		path = slash
 	}
-	m := c.srv.Table.Match(c.req.name, path)
+	m := c.srv.Table.MatchOn(c.listener.Name(), c.req.name, path)
 	switch {
 	case !m.Claimed && c.wantsMetrics(path):
 		c.in.discard(size)
@@ -51,15 +51,6 @@ func (c *conn) dispatch(size int) bool {
 
 var slash = []byte("/")
 
-func (s *Server) trusts(a netip.Addr) bool {
-	for _, prefix := range s.Trusted {
-		if prefix.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
 // clientAddr returns the nearest address that is not a trusted proxy's.
 func (c *conn) clientAddr() netip.Addr {
 	client := c.peer
@@ -76,7 +67,7 @@ func (c *conn) clientAddr() netip.Addr {
 				return client
 			}
 			client = addr.Unmap()
-			if !c.srv.trusts(client) {
+			if !c.listener.trusts(client) {
 				return client
 			}
 		}

@@ -236,7 +236,7 @@ func (c *conn) appendConnection(b []byte) []byte {
 
 // reusableAfter is whether the connection will be reusable if a body that is on its way is read to its end.
 func (c *conn) reusableAfter() bool {
-	if c.closing || c.req.close || c.srv.closing.Load() || c.stuck && !c.streams() {
+	if c.closing || c.req.close || c.ending() || c.stuck && !c.streams() {
 		return false
 	}
 	return c.req.minor == 1 || c.req.keepAlive

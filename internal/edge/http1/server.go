@@ -108,6 +108,13 @@ func (s *Server) Now() int64 { return int64(time.Since(s.epoch)) }
 // Serve accepts connections from ln until ctx ends, and closes ln. Requests in flight go on: Shutdown
 // waits for them.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	return s.ServeAs(ctx, ln, NewListener("", s.Trusted))
+}
+
+// ServeAs is Serve for a listener with settings of its own. When it ends, connections that came in there are closed as
+// soon as no request is on them.
+func (s *Server) ServeAs(ctx context.Context, ln net.Listener, l *Listener) error {
+	defer s.retire(l)
 	stop := context.AfterFunc(ctx, func() { closeListener(ln) })
 	defer stop()
 	defer closeListener(ln)
@@ -117,7 +124,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		switch {
 		case err == nil:
 			pause = 0
-			s.start(tcp)
+			s.start(tcp, l)
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
@@ -147,8 +154,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 }
 
 // start serves a connection on its own goroutine, which Shutdown waits for.
-func (s *Server) start(tcp net.Conn) {
-	c := newConn(s, tcp)
+func (s *Server) start(tcp net.Conn, l *Listener) {
+	c := newConn(s, tcp, l)
 	s.mu.Lock()
 	if s.closing.Load() {
 		s.mu.Unlock()

@@ -32,10 +32,47 @@ type prefixRoute struct {
 	pool *pool.Pool
 }
 
+// listenerRoutes are the routing tables by listener, and never change.
+type listenerRoutes struct {
+	all    *routes            // of every app
+	others *routes            // of the apps that name no listener
+	by     map[string]*routes // of each listener that an app names
+}
+
+// of returns the table of a listener.
+func (l *listenerRoutes) of(listener string) *routes {
+	if len(l.by) == 0 {
+		return l.all
+	}
+	if r := l.by[listener]; r != nil {
+		return r
+	}
+	return l.others
+}
+
+// buildListenerRoutes makes the tables of apps, which come in the order of their names.
+func buildListenerRoutes(apps []*entry) *listenerRoutes {
+	l := &listenerRoutes{all: buildRoutes(apps), by: map[string]*routes{}}
+	reached := func(listener string) []*entry {
+		return slices.DeleteFunc(slices.Clone(apps), func(e *entry) bool {
+			return len(e.app.Listeners) > 0 && !slices.Contains(e.app.Listeners, listener)
+		})
+	}
+	for _, name := range listenersOf(apps) {
+		if name == "" {
+			l.others = buildRoutes(reached(name))
+		} else {
+			l.by[name] = buildRoutes(reached(name))
+		}
+	}
+	return l
+}
+
 // routes is an immutable routing table.
 type routes struct {
 	exact    map[string][]prefixRoute // by host
 	wildcard map[string][]prefixRoute // by the host's suffix, with its leading dot
+	any      []prefixRoute            // on every host
 	names    map[string]*target       // every HTTP app, for <name>.localhost
 	prefixes map[string]*target       // apps without hosts, for /<name>/
 	only     *target                  // the single HTTP app, when it has no hosts
@@ -48,7 +85,8 @@ type routes struct {
 //
 //  1. hosts named exactly,
 //  2. wildcards, the most specific first; *.example.com matches any number of labels, and not example.com,
-//  3. <name>.localhost, on which every HTTP app answers.
+//  3. <name>.localhost, on which every HTTP app answers that is not Unnamed,
+//  4. Unnamed apps without hosts.
 //
 // A host none of them knows goes on to /<name>/ of an app without hosts, and then to the only HTTP app, if it has
 // no hosts. A wildcard also takes the paths that a more specific entry does not answer.
@@ -93,6 +131,9 @@ func (r *routes) byHost(host, path []byte) Match {
 				return Match{Pool: t.pool, Claimed: true}
 			}
 		}
+	}
+	if len(r.any) > 0 {
+		return Match{Pool: longest(r.any, path), Claimed: true}
 	}
 	return Match{Claimed: claimed}
 }
@@ -151,6 +192,10 @@ func buildRoutes(apps []*entry) *routes {
 	}
 	for _, e := range apps {
 		t := &target{e.pool, e.paths}
+		if e.app.Unnamed {
+			r.claimUnnamed(e, t)
+			continue
+		}
 		r.names[strings.ToLower(e.app.Name)] = t
 		if len(e.hosts) == 0 {
 			r.prefixes[e.app.Name] = t
@@ -162,12 +207,25 @@ func buildRoutes(apps []*entry) *routes {
 			r.claim(host, t)
 		}
 	}
-	for _, byHost := range []map[string][]prefixRoute{r.exact, r.wildcard} {
+	for _, byHost := range []map[string][]prefixRoute{r.exact, r.wildcard, {"": r.any}} {
 		for _, list := range byHost {
 			slices.SortStableFunc(list, func(a, b prefixRoute) int { return cmp.Compare(len(b.path), len(a.path)) })
 		}
 	}
 	return r
+}
+
+// claimUnnamed gives an app its hosts, or every host.
+func (r *routes) claimUnnamed(e *entry, t *target) {
+	for _, host := range e.hosts {
+		r.claim(host, t)
+	}
+	if len(e.hosts) > 0 {
+		return
+	}
+	for _, path := range t.paths {
+		r.any = append(r.any, prefixRoute{path, t.pool})
+	}
 }
 
 func (r *routes) claim(host string, t *target) {

@@ -111,6 +111,80 @@ func TestFirstNameKeepsAContestedRoute(t *testing.T) {
 	}
 }
 
+func TestUnnamedAppsAnswerEverywhere(t *testing.T) {
+	t.Parallel()
+	table := NewTable(Config{})
+	rest := app("rest", nil, nil)
+	site := app("site", []string{"site.example"}, []string{"/a"})
+	rest.Unnamed, site.Unnamed = true, true
+	table.Reset([]App{rest, site, app("blog", nil, nil)}, 1)
+	for _, test := range []struct{ host, path, app string }{
+		{"site.example", "/a/b", "site"},
+		{"site.example", "/b", "rest"},
+		{"other.example", "/", "rest"},
+		{"site.localhost", "/", "rest"},
+		{"blog.localhost", "/", "blog"},
+		{"other.example", "/site/", "rest"},
+	} {
+		m := table.Match([]byte(test.host), []byte(test.path))
+		if m.Pool == nil || m.Pool.App != test.app || !m.Claimed || m.Strip > 0 {
+			t.Errorf("%s%s: %+v, want %s", test.host, test.path, m, test.app)
+		}
+	}
+}
+
+func TestAppsOfListeners(t *testing.T) {
+	t.Parallel()
+	var told []Contest
+	table := NewTable(Config{Contested: func(c Contest) { told = append(told, c) }})
+	inner, outer := app("inner", []string{"x"}, nil), app("outer", []string{"x"}, nil)
+	inner.Listeners, outer.Listeners = []string{"private"}, []string{"public", "other"}
+	table.Reset([]App{inner, outer, app("all", []string{"y"}, nil)}, 1)
+	for listener, want := range map[string]string{"private": "inner", "public": "outer", "other": "outer", "fourth": "", "": ""} {
+		got := ""
+		if m := table.MatchOn(listener, []byte("x"), []byte("/")); m.Pool != nil {
+			got = m.Pool.App
+		}
+		if m := table.MatchOn(listener, []byte("y"), []byte("/")); got != want || m.Pool.App != "all" {
+			t.Errorf("on %q got %q and %+v, want %q", listener, got, m, want)
+		}
+	}
+	if len(told) > 0 {
+		t.Errorf("contested: %v", told)
+	}
+	table.Apply(app("one", []string{"x"}, nil), 2)
+	if want := []Contest{{Host: "x", Path: "/", Winner: "inner", Loser: "one"}, {Host: "x", Path: "/", Winner: "one", Loser: "outer"}}; len(told) != 2 {
+		t.Errorf("contested: %v, want %v", told, want)
+	}
+}
+
+func TestAppsShareAPool(t *testing.T) {
+	t.Parallel()
+	table := NewTable(Config{})
+	a, b := app("a", []string{"a"}, nil), app("b", []string{"b"}, nil)
+	a.Pool, b.Pool = "both", "both"
+	a.Backends, b.Backends = endpoints("1"), endpoints("1")
+	table.Reset([]App{a, b}, 1)
+	first, second := table.Match([]byte("a"), []byte("/")).Pool, table.Match([]byte("b"), []byte("/")).Pool
+	if first != second || first.App != "both" || len(table.Pools()) != 1 {
+		t.Fatalf("pools %p %p, all %v", first, second, table.Pools())
+	}
+	backend := first.Pick(0, 0, &pool.Tried{})
+	table.Remove("a", 2)
+	if backend.Removed() {
+		t.Error("the backend is gone though b has it")
+	}
+	b.Pool = ""
+	table.Apply(b, 3)
+	if m := table.Match([]byte("b"), []byte("/")); m.Pool == first || m.Pool.App != "b" {
+		t.Errorf("b still has %+v", m.Pool)
+	}
+	if _, busy := table.Drain(); !backend.Removed() || !slices.Equal(busy, nil) && busy[0] != "1" {
+		t.Errorf("the pool nobody has keeps its backend: busy %v", busy)
+	}
+	backend.Done()
+}
+
 func TestContestedRoutesAreToldOnce(t *testing.T) {
 	t.Parallel()
 	var told []Contest

@@ -15,6 +15,7 @@
 package route
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -33,7 +34,14 @@ type App struct {
 	Paths    []string
 	Balance  pool.Balance
 	Backends []pool.Endpoint
+
+	Listeners []string // the names of the listeners it is reached on; none is all
+	Pool      string   // the pool's name: apps that give the same one share it, and give the same backends; "" is one of its own
+	Unnamed   bool     // it is not reached by its name, but without hosts on every host
 }
+
+// poolName is the name of the app's pool.
+func (a *App) poolName() string { return cmp.Or(a.Pool, a.Name) }
 
 // Change is what happened to one app. A nil App is its removal.
 type Change struct {
@@ -54,12 +62,13 @@ type Contest struct{ Host, Path, Winner, Loser string }
 // Table is the routing table. Use NewTable. Matching is safe at any time; changes are serialized by the Table.
 type Table struct {
 	config Config
-	routes atomic.Pointer[routes]
+	routes atomic.Pointer[listenerRoutes]
 
 	fleet *pool.Fleet
 
 	mu       sync.Mutex
 	apps     map[string]*entry
+	pools    map[string]*shared
 	revision uint64
 	contests map[Contest]bool
 }
@@ -71,6 +80,12 @@ type entry struct {
 	pool         *pool.Pool
 }
 
+// shared is a pool and how many apps it answers for.
+type shared struct {
+	pool *pool.Pool
+	apps int
+}
+
 // NewTable returns an empty Table.
 func NewTable(c Config) *Table {
 	if c.Contested == nil {
@@ -79,14 +94,19 @@ func NewTable(c Config) *Table {
 	if c.Drained == nil {
 		c.Drained = func() {}
 	}
-	t := &Table{config: c, fleet: pool.NewFleet(c.Config), apps: map[string]*entry{}}
-	t.routes.Store(buildRoutes(nil))
+	t := &Table{config: c, fleet: pool.NewFleet(c.Config), apps: map[string]*entry{}, pools: map[string]*shared{}}
+	t.routes.Store(buildListenerRoutes(nil))
 	return t
 }
 
 // Match finds the app that answers a request; see routes.match for the order. host is in lower case, without
 // port and trailing dot; path is as sent, without its query.
-func (t *Table) Match(host, path []byte) Match { return t.routes.Load().match(host, path) }
+func (t *Table) Match(host, path []byte) Match { return t.MatchOn("", host, path) }
+
+// MatchOn is Match for a request that came in on the listener of a name.
+func (t *Table) MatchOn(listener string, host, path []byte) Match {
+	return t.routes.Load().of(listener).match(host, path)
+}
 
 // Apply takes in an app's router at a revision.
 func (t *Table) Apply(app App, revision uint64) {
@@ -152,15 +172,41 @@ func (t *Table) apply(changes []Change) (removed bool) {
 func (t *Table) put(app App) (moved, dropped bool) {
 	e := t.apps[app.Name]
 	next := &entry{app: app, hosts: cleanHosts(app.Hosts), paths: cleanPaths(app.Paths)}
-	if e == nil {
-		next.pool = t.fleet.New(app.Name)
-		moved = true
-	} else {
-		next.pool = e.pool
-		moved = e.app.HTTP != app.HTTP || !slices.Equal(e.hosts, next.hosts) || !slices.Equal(e.paths, next.paths)
-	}
+	next.pool = t.acquire(app.poolName())
 	t.apps[app.Name] = next
-	return moved, t.fleet.Fill(next.pool, app.Balance, app.Backends)
+	dropped = t.fleet.Fill(next.pool, app.Balance, app.Backends)
+	if e == nil {
+		return true, dropped
+	}
+	dropped = t.release(e.app.poolName()) || dropped
+	return next.movedFrom(e), dropped
+}
+
+// movedFrom reports whether other requests reach the app, or its pool is another one, than before.
+func (e *entry) movedFrom(old *entry) bool {
+	return e.app.HTTP != old.app.HTTP || e.app.Unnamed != old.app.Unnamed || e.pool != old.pool ||
+		!slices.Equal(e.hosts, old.hosts) || !slices.Equal(e.paths, old.paths) || !slices.Equal(e.app.Listeners, old.app.Listeners)
+}
+
+// acquire returns the pool of a name for one more app.
+func (t *Table) acquire(name string) *pool.Pool {
+	s := t.pools[name]
+	if s == nil {
+		s = &shared{pool: t.fleet.New(name)}
+		t.pools[name] = s
+	}
+	s.apps++
+	return s.pool
+}
+
+// release gives up a pool for one app, and the pool when no other has it. It reports whether backends were removed.
+func (t *Table) release(name string) (dropped bool) {
+	s := t.pools[name]
+	if s.apps--; s.apps > 0 {
+		return false
+	}
+	delete(t.pools, name)
+	return t.fleet.Retire(s.pool)
 }
 
 // drop removes one app.
@@ -170,7 +216,7 @@ func (t *Table) drop(name string) (moved, dropped bool) {
 		return false, false
 	}
 	delete(t.apps, name)
-	return true, t.fleet.Retire(e.pool)
+	return true, t.release(e.app.poolName())
 }
 
 func (t *Table) rebuild() {
@@ -181,7 +227,7 @@ func (t *Table) rebuild() {
 		}
 	}
 	slices.SortFunc(apps, func(a, b *entry) int { return strings.Compare(a.app.Name, b.app.Name) })
-	t.routes.Store(buildRoutes(apps))
+	t.routes.Store(buildListenerRoutes(apps))
 	now := contests(apps)
 	for c := range now {
 		if !t.contests[c] {
@@ -193,24 +239,41 @@ func (t *Table) rebuild() {
 
 // contests finds the routes that several apps claim; apps are in the order of their names.
 func contests(apps []*entry) map[Contest]bool {
-	type claim struct{ host, path string }
+	type claim struct{ listener, host, path string }
 	winners := map[claim]string{}
 	found := map[Contest]bool{}
+	names := listenersOf(apps)
 	for _, e := range apps {
-		for _, host := range e.hosts {
-			for _, path := range e.paths {
-				c := claim{host, path}
-				winner, taken := winners[c]
-				switch {
-				case !taken:
-					winners[c] = e.app.Name
-				case winner != e.app.Name:
-					found[Contest{Host: host, Path: path + "/", Winner: winner, Loser: e.app.Name}] = true
+		reached := e.app.Listeners
+		if len(reached) == 0 {
+			reached = names
+		}
+		for _, listener := range reached {
+			for _, host := range e.hosts {
+				for _, path := range e.paths {
+					c := claim{listener, host, path}
+					winner, taken := winners[c]
+					switch {
+					case !taken:
+						winners[c] = e.app.Name
+					case winner != e.app.Name:
+						found[Contest{Host: host, Path: path + "/", Winner: winner, Loser: e.app.Name}] = true
+					}
 				}
 			}
 		}
 	}
 	return found
+}
+
+// listenersOf returns the names of the listeners that apps name, and "" for all the others.
+func listenersOf(apps []*entry) []string {
+	names := []string{""}
+	for _, e := range apps {
+		names = append(names, e.app.Listeners...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // Drain returns the revision the table is at and, in order, the instances removed up to it that still
@@ -257,15 +320,16 @@ func (t *Table) CloseIdle() {
 
 // Names returns the names of the HTTP apps in order.
 func (t *Table) Names() []string {
-	return slices.Sorted(maps.Keys(t.routes.Load().names))
+	return slices.Sorted(maps.Keys(t.routes.Load().all.names))
 }
 
-// Pools returns the pools of all apps in the order of their names.
+// Pools returns the pools in the order of their names.
 func (t *Table) Pools() []*pool.Pool {
-	apps := t.Apps()
-	pools := make([]*pool.Pool, len(apps))
-	for i := range apps {
-		pools[i] = apps[i].Pool
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pools := make([]*pool.Pool, 0, len(t.pools))
+	for _, name := range slices.Sorted(maps.Keys(t.pools)) {
+		pools = append(pools, t.pools[name].pool)
 	}
 	return pools
 }
@@ -273,7 +337,8 @@ func (t *Table) Pools() []*pool.Pool {
 // Applied is an app as it was applied last, with its pool.
 type Applied struct {
 	App
-	Pool *pool.Pool
+
+	Pool *pool.Pool // what App.Pool names
 }
 
 // Apps returns all apps in the order of their names.
