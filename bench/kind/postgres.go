@@ -130,10 +130,12 @@ func (s *kineServer) await(ctx context.Context) (err error) {
 
 func (s *kineServer) pid() int { return s.cmd.Process.Pid }
 
+func (s *kineServer) address() string { return s.addr }
+
 func (s *kineServer) dial() (*grpc.ClientConn, error) { return dial(s.addr) }
 
 func (s *kineServer) client(conn *grpc.ClientConn) store {
-	return kineStore{etcdStore{etcdserverpb.NewKVClient(conn), etcdserverpb.NewWatchClient(conn)}, s}
+	return kineStore{etcdStore{etcdserverpb.NewKVClient(conn)}, s}
 }
 
 func (s *kineServer) close() error {

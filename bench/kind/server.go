@@ -23,6 +23,7 @@ import (
 // server is a running store in a process of its own.
 type server interface {
 	pid() int
+	address() string
 	// dial opens a connection of its own to the store.
 	dial() (*grpc.ClientConn, error)
 	// client speaks the store's protocol on a connection.
@@ -37,8 +38,8 @@ type store interface {
 	get(ctx context.Context, key string, linearizable bool) error
 	// putAll writes records in one transaction.
 	putAll(ctx context.Context, keys []string, values [][]byte) error
-	// watch calls saw with each key that changes, until ctx ends; it closes ready once it is subscribed.
-	watch(ctx context.Context, ready chan<- struct{}, saw func(key string)) error
+	// watch calls saw with each key that changes, until ctx ends; it closes ready once it is subscribed. It makes a connection of its own.
+	watch(ctx context.Context, addr string, ready chan<- struct{}, saw func(key string)) error
 }
 
 func dial(addr string) (*grpc.ClientConn, error) {
@@ -67,6 +68,8 @@ func startVortex(ctx context.Context, flags ...string) (*vortexServer, error) {
 }
 
 func (s *vortexServer) pid() int { return s.PID() }
+
+func (s *vortexServer) address() string { return s.Run.Kind }
 
 func (s *vortexServer) dial() (*grpc.ClientConn, error) { return dial(s.Run.Kind) }
 
@@ -145,10 +148,12 @@ func freePorts(ctx context.Context) (addrs [2]string, err error) {
 
 func (s *etcdServer) pid() int { return s.cmd.Process.Pid }
 
+func (s *etcdServer) address() string { return s.addr }
+
 func (s *etcdServer) dial() (*grpc.ClientConn, error) { return dial(s.addr) }
 
 func (s *etcdServer) client(conn *grpc.ClientConn) store {
-	return etcdStore{kv: etcdserverpb.NewKVClient(conn), watcher: etcdserverpb.NewWatchClient(conn)}
+	return etcdStore{etcdserverpb.NewKVClient(conn)}
 }
 
 func (s *etcdServer) close() error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
 
 	kindpb "vortex/proto/kind"
 )
@@ -42,30 +43,21 @@ func (s kindStore) putAll(ctx context.Context, keys []string, values [][]byte) e
 	return err
 }
 
-func (s kindStore) watch(ctx context.Context, ready chan<- struct{}, saw func(key string)) error {
+func (s kindStore) watch(ctx context.Context, addr string, ready chan<- struct{}, saw func(key string)) error {
 	prefix := "bench:item:"
-	stream, err := s.Watch(ctx, &kindpb.WatchRequest{KeyPrefix: &prefix})
-	if err != nil {
-		return err
-	}
-	if _, err := stream.Header(); err != nil {
-		return err
-	}
-	close(ready)
-	for {
-		ev, err := stream.Recv()
-		if err != nil {
+	c := call{addr: addr, method: kindpb.KindService_Watch_FullMethodName, request: &kindpb.WatchRequest{KeyPrefix: &prefix}}
+	return c.each(ctx, func() { close(ready) }, func(message []byte) error {
+		var ev kindpb.WatchEvent
+		if err := proto.Unmarshal(message, &ev); err != nil {
 			return err
 		}
 		saw(ev.GetKey())
-	}
+		return nil
+	})
 }
 
 // etcdStore speaks etcd's protocol.
-type etcdStore struct {
-	kv      etcdserverpb.KVClient
-	watcher etcdserverpb.WatchClient
-}
+type etcdStore struct{ kv etcdserverpb.KVClient }
 
 func (s etcdStore) put(ctx context.Context, key string, value []byte) error {
 	_, err := s.kv.Put(ctx, &etcdserverpb.PutRequest{Key: []byte(key), Value: value})
@@ -90,18 +82,13 @@ func (s etcdStore) putAll(ctx context.Context, keys []string, values [][]byte) e
 	return err
 }
 
-func (s etcdStore) watch(ctx context.Context, ready chan<- struct{}, saw func(key string)) error {
-	stream, err := s.watcher.Watch(ctx)
-	if err != nil {
-		return err
-	}
+func (s etcdStore) watch(ctx context.Context, addr string, ready chan<- struct{}, saw func(key string)) error {
 	create := &etcdserverpb.WatchCreateRequest{Key: []byte("bench:item:"), RangeEnd: []byte("bench:item;")}
-	if err := stream.Send(&etcdserverpb.WatchRequest{RequestUnion: &etcdserverpb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
-		return err
-	}
-	for {
-		resp, err := stream.Recv()
-		if err != nil {
+	request := &etcdserverpb.WatchRequest{RequestUnion: &etcdserverpb.WatchRequest_CreateRequest{CreateRequest: create}}
+	c := call{addr: addr, method: "/etcdserverpb.Watch/Watch", request: request, more: true}
+	return c.each(ctx, func() {}, func(message []byte) error {
+		var resp etcdserverpb.WatchResponse
+		if err := proto.Unmarshal(message, &resp); err != nil {
 			return err
 		}
 		if resp.GetCreated() {
@@ -110,5 +97,6 @@ func (s etcdStore) watch(ctx context.Context, ready chan<- struct{}, saw func(ke
 		for _, ev := range resp.GetEvents() {
 			saw(string(ev.GetKv().GetKey()))
 		}
-	}
+		return nil
+	})
 }

@@ -17,6 +17,7 @@ const (
 	maxAnswer        = 64 << 20         // of an answer; Sync sends more in parts
 	maxStreams       = 4096             // of one connection
 	maxHeaders       = 16 << 10         // of a request
+	workers          = 64               // goroutines that answer requests one after the other: their stacks have grown already
 	handshakeTimeout = 10 * time.Second // for TLS and the beginning of HTTP/2
 	keepAliveTime    = 30 * time.Second
 	keepAliveTimeout = 10 * time.Second
@@ -28,6 +29,7 @@ func Options() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxAnswer + maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.NumStreamWorkers(workers),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepAliveTime, Timeout: keepAliveTimeout}),

@@ -114,17 +114,20 @@ func (f *feed) add(batches []engine.Batch, at time.Time) {
 		f.bytes += size(b)
 		f.last, f.at = b.Revision, at
 	}
+	f.forget()
+}
+
+// forget drops the oldest batches when there are a quarter more than are kept: seldom, because what stays is copied.
+func (f *feed) forget() {
+	if len(f.recent) <= recentBatches+recentBatches/4 && f.bytes <= recentBytes+recentBytes/4 {
+		return
+	}
 	drop := 0
-	for bytes := f.bytes; drop < len(f.recent) && (bytes > recentBytes || len(f.recent)-drop > recentBatches); drop++ {
-		bytes -= size(f.recent[drop])
+	for ; drop < len(f.recent) && (f.bytes > recentBytes || len(f.recent)-drop > recentBatches); drop++ {
+		f.bytes -= size(f.recent[drop])
+		f.floor = f.recent[drop].Revision
 	}
-	if drop > recentBatches/4 || f.bytes > 2*recentBytes { // seldom: what stays is copied
-		for _, b := range f.recent[:drop] {
-			f.bytes -= size(b)
-			f.floor = b.Revision
-		}
-		f.recent = append([]engine.Batch(nil), f.recent[drop:]...)
-	}
+	f.recent = append([]engine.Batch(nil), f.recent[drop:]...)
 }
 
 // size is what a batch takes in memory, about.
