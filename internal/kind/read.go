@@ -1,7 +1,9 @@
 package kind
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"vortex"
 	"vortex/internal/kind/ksl"
@@ -75,16 +77,30 @@ func (s *Store) Query(typeName string, f Filter, limit, offset int) (found []*Re
 func (s *Store) checkQuery(typeName, field string) error {
 	typ, ok := s.Schema().Type(typeName)
 	if !ok || typ.Prefix == "" {
-		return vortex.Errorf(vortex.Invalid, "no record type %q in the schema; `vortex kv schema` lists them", typeName)
+		hint := "; `vortex kv schema` lists them"
+		if near := ksl.Nearest(typeName, recordTypes(s.Schema())); near != "" {
+			hint = fmt.Sprintf(" (did you mean %q?)", near)
+		}
+		return vortex.Errorf(vortex.Invalid, "no record type %q in the schema%s", typeName, hint)
 	}
-	var names []string
-	for _, f := range typ.Indexed() {
-		names = append(names, f.Name)
+	switch names := indexedNames(typ); {
+	case slices.Contains(names, field):
+		return nil
+	case len(names) == 0:
+		return vortex.Errorf(vortex.Invalid, "%s.%s is not indexed, nor is any other field of %s; scan with a filter", typeName, field, typeName)
+	default:
+		return vortex.Errorf(vortex.Invalid, "%s.%s is not indexed; query one of %s, or scan with a filter", typeName, field, strings.Join(names, ", "))
 	}
-	if !slices.Contains(names, field) {
-		return vortex.Errorf(vortex.Invalid, "%s.%s is not indexed; query one of %v, or scan with a filter", typeName, field, names)
+}
+
+// recordTypes names the types that records have.
+func recordTypes(schema *ksl.Schema) (names []string) {
+	for _, typ := range schema.Types {
+		if typ.Prefix != "" {
+			names = append(names, typ.Name)
+		}
 	}
-	return nil
+	return names
 }
 
 // Len returns the number of records in memory.

@@ -160,9 +160,13 @@ func (s *Store) indexedFilter(opts WatchOptions) (bool, error) {
 			continue
 		}
 		typed++
-		names := indexedNames(typ)
-		if !slices.Contains(names, opts.Filter.Field) {
-			return false, vortex.Errorf(vortex.Invalid, "%s.%s is not indexed, so a watch cannot filter on it; filter on one of %v", typ.Name, opts.Filter.Field, names)
+		switch names := indexedNames(typ); {
+		case slices.Contains(names, opts.Filter.Field):
+		case len(names) == 0:
+			return false, vortex.Errorf(vortex.Invalid, "%s.%s is not indexed, so a watch cannot filter on it, nor on any other field of %s", typ.Name, opts.Filter.Field, typ.Name)
+		default:
+			return false, vortex.Errorf(vortex.Invalid, "%s.%s is not indexed, so a watch cannot filter on it; filter on one of %s",
+				typ.Name, opts.Filter.Field, strings.Join(names, ", "))
 		}
 	}
 	return typed > 0 && typed == len(opts.Prefixes), nil
@@ -371,6 +375,7 @@ func (w *Watch) Next(ctx context.Context) ([]Batch, error) {
 		case <-w.ready:
 		}
 		reached := w.store.hub.last.Load() // before taking: everything up to it is taken then
+		replaying := w.history != nil      // the take that ends it leaves what memory holds to the next
 		batches, err := w.take(ctx)
 		switch {
 		case err != nil:
@@ -378,7 +383,7 @@ func (w *Watch) Next(ctx context.Context) ([]Batch, error) {
 		case len(batches) > 0:
 			w.told = batches[len(batches)-1].Revision
 			return batches, nil
-		case w.markDue && w.history == nil:
+		case w.markDue && !replaying:
 			w.markDue = false
 			if reached > w.told {
 				w.told = reached

@@ -113,6 +113,40 @@ func TestWatchResumesFromAnyRevision(t *testing.T) {
 	}
 }
 
+// TestProgressFollowsWhatIsReplayed holds that no progress is told before everything up to it, where the engine
+// sends the beginning and memory holds the rest.
+func TestProgressFollowsWhatIsReplayed(t *testing.T) {
+	e := openEngine(t, t.TempDir())
+	t.Cleanup(func() { _ = e.Close() })
+	first, _ := openStore(t, kind.Config{Engine: e}, userSchema)
+	old := put(t, first, "k", "old")
+	later, _ := openStore(t, kind.Config{Engine: e}, userSchema)
+	put(t, later, "k", "new")
+	for from := old - 1; from <= old+1; from++ {
+		w := later.Watch(kind.WatchOptions{From: from, Prefixes: []string{"k"}, Progress: time.Millisecond})
+		var seen, told int64
+		rev := put(t, later, "other", "x")
+		for told < rev {
+			batches, err := w.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, b := range batches {
+				if len(b.Events) > 0 && b.Revision <= told {
+					t.Fatalf("from %d: progress told %d before the change of revision %d", from, told, b.Revision)
+				}
+				if told = b.Revision; len(b.Events) > 0 {
+					seen++
+				}
+			}
+		}
+		if want := min(old+2-from, 2); seen != want {
+			t.Errorf("from %d: %d changes before the progress; want %d", from, seen, want)
+		}
+		w.Close()
+	}
+}
+
 // TestWaitingForHistoryEndsWithItsContext resumes where the engine has nothing more to send.
 func TestWaitingForHistoryEndsWithItsContext(t *testing.T) {
 	e := openEngine(t, t.TempDir())
