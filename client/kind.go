@@ -200,6 +200,14 @@ var kindsByCode = map[codes.Code]vortex.ErrorKind{
 	codes.OutOfRange:         vortex.OutOfRange,
 }
 
+// dialError is what went wrong, without what gRPC says around it.
+func dialError(text string) string {
+	if _, inner, ok := strings.Cut(text, "Error while dialing: "); ok {
+		return strings.TrimSuffix(inner, `"`)
+	}
+	return text
+}
+
 // fail turns a gRPC error into one of the domain.
 func (k *Kind) fail(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
@@ -214,7 +222,7 @@ func (k *Kind) fail(ctx context.Context, err error) error {
 		return &vortex.Error{Kind: kind, Msg: fmt.Sprintf("the store at %s and this client do not agree: %s\n%s", k.target, st.Message(), hint)}
 	}
 	if kind == vortex.Unavailable && strings.Contains(st.Message(), "connect") {
-		return &vortex.Error{Kind: kind, Msg: fmt.Sprintf("no store answers at %s: %s\nstart a server with `vortex up`, or name another with --kind", k.target, st.Message())}
+		return &vortex.Error{Kind: kind, Msg: fmt.Sprintf("no store answers at %s: %s\nstart a server with `vortex up`, or name another with --kind", k.target, dialError(st.Message()))}
 	}
 	return &vortex.Error{Kind: kind, Msg: st.Message()}
 }

@@ -212,7 +212,7 @@ func (a *cli) globalFlags(flags *pflag.FlagSet) {
 // prepare checks the global flags before a command runs.
 func (a *cli) prepare(cmd *cobra.Command) error {
 	if !oneOf(a.output, outputs) {
-		return vortex.Errorf(vortex.Invalid, "--output: expected %s, got %q", strings.Join(outputs, ", "), a.output)
+		return vortex.Errorf(vortex.Invalid, "--output: expected %s, got %q", choices(outputs), a.output)
 	}
 	if a.timeout < 0 {
 		return vortex.Errorf(vortex.Invalid, "--timeout: expected a duration such as 30s, got %s", a.timeout)
@@ -226,6 +226,12 @@ func (a *cli) prepare(cmd *cobra.Command) error {
 	return nil
 }
 
+// choices names some words, the last after an or.
+func choices(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
 func oneOf(word string, known []string) bool {
 	return slices.Contains(known, word)
 }
@@ -234,6 +240,9 @@ func oneOf(word string, known []string) bool {
 func badFlag(cmd *cobra.Command, err error) error {
 	text := err.Error()
 	hint := ""
+	if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		text = fmt.Sprintf("--%s: expected %s, got %q", wrong.GetFlag().Name, takes(wrong.GetFlag().Value.Type()), wrong.GetValue())
+	}
 	if name, ok := strings.CutPrefix(text, "unknown flag: --"); ok {
 		name, _, _ = strings.Cut(name, "=")
 		var known []string
@@ -244,6 +253,22 @@ func badFlag(cmd *cobra.Command, err error) error {
 		}
 	}
 	return vortex.Errorf(vortex.Invalid, "%s%s\n`%s --help` lists the flags", text, hint, cmd.CommandPath())
+}
+
+// takes says what a flag of a type takes.
+func takes(flagType string) string {
+	switch {
+	case flagType == "duration":
+		return "a duration such as 30s or 10m"
+	case flagType == "bool":
+		return "true or false"
+	case strings.HasPrefix(flagType, "uint"):
+		return "a number from 0"
+	case strings.HasPrefix(flagType, "int"), strings.HasPrefix(flagType, "float"):
+		return "a number"
+	default:
+		return "a " + flagType
+	}
 }
 
 // knownCommand refuses a command that does not exist, and says which was meant.

@@ -3,33 +3,31 @@ package cli_test
 import (
 	"bytes"
 	"context"
-	"flag"
-	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"vortex/client"
 	"vortex/internal/api"
 	"vortex/internal/api/apitest"
 	"vortex/internal/api/kindrpc"
+	"vortex/internal/authz"
 	"vortex/internal/cli"
 	"vortex/internal/config"
+	"vortex/internal/kind/engine"
+	"vortex/internal/kind/engine/etcd"
 )
-
-var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
 
 // world is a server, and a directory and an environment to run commands in.
 type world struct {
 	*apitest.Fixture
 
 	dir     string
+	kind    *kindrpc.Service
 	environ []string
 	daemon  cli.Daemon
 }
@@ -45,11 +43,16 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := kindrpc.NewServer(&kindrpc.Service{Store: f.Store, Token: apitest.Token, Version: "test"})
+	access := &authz.Authority{Store: f.Store, Token: apitest.Token}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	go func() { _ = access.Run(ctx) }()
+	service := &kindrpc.Service{Store: f.Store, Access: access, Version: "test"}
+	srv := kindrpc.NewServer(service)
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(srv.Stop)
 	dir := t.TempDir()
-	return &world{Fixture: f, dir: dir, environ: []string{
+	return &world{Fixture: f, dir: dir, kind: service, environ: []string{
 		"HOME=" + dir, "VORTEX_SERVER=" + f.URL, "VORTEX_TOKEN=" + apitest.Token, "VORTEX_KIND=" + l.Addr().String(),
 	}}
 }
@@ -57,153 +60,21 @@ func newWorld(t *testing.T) *world {
 // run runs one command and returns its exit code, stdout and stderr.
 func (w *world) run(ctx context.Context, stdin string, args ...string) (code int, out, errOut string) {
 	var stdout, stderr bytes.Buffer
-	code = cli.Main(ctx, args, cli.Env{
-		Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr, Environ: w.environ, Daemon: w.daemon,
-		Build: cli.Build{Version: "v1.2.3", Commit: "abc"}, RuntimeDir: filepath.Join(w.dir, "run"),
-	})
+	code = cli.Main(ctx, args, w.env(stdin, &stdout, &stderr))
 	return code, stdout.String(), stderr.String()
 }
 
-// TestTranscripts runs the commands of every testdata/*.txtar. A line `$ vortex …` is a command, the lines after it are
-// what it prints; those with ! before them go to stderr, a \ is an empty line, and a last line [N] is an exit code
-// that is not 0. The files of the archive are in the directory the commands run in, which $DIR names.
-func TestTranscripts(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no transcripts: %v", err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) { transcript(t, path) })
+// env is what a command of the world gets from outside.
+func (w *world) env(stdin string, stdout, stderr io.Writer) cli.Env {
+	return cli.Env{
+		Stdin: strings.NewReader(stdin), Stdout: stdout, Stderr: stderr, Environ: w.environ, Daemon: w.daemon, Engine: embedded,
+		Build: cli.Build{Version: "v1.2.3", Commit: "abc"}, RuntimeDir: filepath.Join(w.dir, "run"),
 	}
 }
 
-func transcript(t *testing.T, path string) {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newWorld(t)
-	script, files := unpack(string(data))
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var got strings.Builder
-	for line := range strings.Lines(script) {
-		line = strings.TrimSuffix(line, "\n")
-		switch {
-		case strings.HasPrefix(line, "$ "):
-			fmt.Fprintln(&got, line)
-			got.WriteString(w.transcribe(t, strings.TrimPrefix(line, "$ ")))
-		case strings.HasPrefix(line, "#") || line == "":
-			fmt.Fprintln(&got, line)
-		}
-	}
-	if *update {
-		if err := os.WriteFile(path, []byte(got.String()+strings.TrimPrefix(string(data), script)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(strings.Split(script, "\n"), strings.Split(got.String(), "\n")); diff != "" {
-		t.Errorf("%s differs (go test -update rewrites it):\n%s", path, diff)
-	}
-}
-
-var fileHead = regexp.MustCompile(`(?m)^-- (\S+) --\n`)
-
-// unpack splits an archive in the txtar format into what stands before its files, and them.
-func unpack(archive string) (script string, files map[string]string) {
-	heads := fileHead.FindAllStringSubmatchIndex(archive, -1)
-	script, files = archive, map[string]string{}
-	for i, h := range heads {
-		end := len(archive)
-		if i+1 < len(heads) {
-			end = heads[i+1][0]
-		}
-		files[archive[h[2]:h[3]]] = archive[h[1]:end]
-	}
-	if len(heads) > 0 {
-		script = archive[:heads[0][0]]
-	}
-	return script, files
-}
-
-// transcribe runs a command line and returns what the transcript says of it.
-func (w *world) transcribe(t *testing.T, line string) string {
-	t.Helper()
-	line, stdinFile, _ := strings.Cut(line, " < ")
-	stdin := ""
-	if stdinFile != "" {
-		data, err := os.ReadFile(filepath.Join(w.dir, stdinFile))
-		if err != nil {
-			t.Fatal(err)
-		}
-		stdin = string(data)
-	}
-	args := words(strings.ReplaceAll(line, "$DIR", w.dir))
-	if args[0] != "vortex" {
-		t.Fatalf("unknown command %q", args[0])
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	code, out, errOut := w.run(ctx, stdin, args[1:]...)
-	var b strings.Builder
-	for l := range strings.Lines(w.settle(out)) {
-		if l == "\n" {
-			l = "\\\n" // an empty line of the transcript is none of the output
-		}
-		b.WriteString(l)
-	}
-	for l := range strings.Lines(w.settle(errOut)) {
-		if !underway.MatchString(l) {
-			b.WriteString("! " + l)
-		}
-	}
-	if code != 0 {
-		fmt.Fprintf(&b, "[%d]\n", code)
-	}
-	return b.String()
-}
-
-var (
-	underway = regexp.MustCompile(`^app/\S+ (waits for|release \d+: )`) // depends on how fast things are
-	volatile = []struct {
-		find *regexp.Regexp
-		put  string
-	}{
-		{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`), "TIME"},
-		{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`), "TIME"},
-		{regexp.MustCompile(`vortex undo \d+`), "vortex undo REV"},
-		{regexp.MustCompile(`(newest|kept) is \d+`), "$1 is REV"},
-		{regexp.MustCompile(`about \d+ KiB`), "about N KiB"},
-		{regexp.MustCompile(`\b\d+s\b`), "1s"},
-		{regexp.MustCompile(`(revision|REVISION|mod_revision)("?:?\s+)\d+`), "${1}${2}REV"},
-		{regexp.MustCompile(`go1[0-9.]+ \w+/\w+`), "GO"},
-	}
-)
-
-// settle replaces what differs from run to run.
-func (w *world) settle(text string) string {
-	text = strings.NewReplacer(w.URL, "http://SERVER", strings.TrimPrefix(w.URL, "http://"), "SERVER", w.dir, "$DIR").Replace(text)
-	for _, v := range volatile {
-		text = v.find.ReplaceAllString(text, v.put)
-	}
-	return text
-}
-
-// words splits a command line; single quotes keep words together.
-func words(line string) (out []string) {
-	for i, part := range strings.Split(line, "'") {
-		if i%2 == 1 {
-			out = append(out, part)
-			continue
-		}
-		out = append(out, strings.Fields(part)...)
-	}
-	return out
+// embedded opens the store of a server that does not run.
+func embedded(ctx context.Context, cfg config.Config) (engine.Engine, error) {
+	return etcd.Embedded{Dir: filepath.Join(cfg.Data, "store")}.Open(ctx)
 }
 
 func TestServersAreFoundByTheirRunFile(t *testing.T) {

@@ -33,7 +33,7 @@ func (a *cli) versionCommand() *cobra.Command {
 			if b.Date != "" {
 				text += ", " + b.Date
 			}
-			return a.result(object, b.Version, "%s, %s %s", text, object["go"], object["platform"])
+			return a.answer(object, b.Version, "%s, %s %s", text, object["go"], object["platform"])
 		},
 	}
 }
@@ -70,7 +70,7 @@ func (a *cli) infoCommand() *cobra.Command {
 				{"traffic", number(metrics.RPS) + " requests/s"},
 				{"store", storeState(cluster)},
 			})
-			return a.result(object, t.server, "%s", strings.Join(lines, "\n"))
+			return a.answer(object, t.server, "%s", strings.Join(lines, "\n"))
 		},
 	}
 }
@@ -135,7 +135,7 @@ func (a *cli) clusterLeader(ctx context.Context, c *client.Client) error {
 	if cluster.Leader == nil {
 		return vortex.Errorf(vortex.Unavailable, "there is no leader now; a server takes over within seconds")
 	}
-	return a.result(cluster.Leader, cluster.Leader.ID, "%s", leaderName(cluster))
+	return a.answer(cluster.Leader, cluster.Leader.ID, "%s", leaderName(cluster))
 }
 
 func (a *cli) clusterHealth(ctx context.Context, c *client.Client) error {

@@ -220,7 +220,7 @@ func (a *cli) tokenCommand() *cobra.Command {
 			if t.token == "" {
 				return vortex.Errorf(vortex.NotFound, "no token for %s is known here\non the server's machine its user can print it; `vortex login %s` keeps one", t.server, t.server)
 			}
-			return a.result(map[string]string{"server": t.server, "token": t.token}, t.token, "%s", t.token)
+			return a.answer(map[string]string{"server": t.server, "token": t.token}, t.token, "%s", t.token)
 		},
 	}
 	cmd.AddCommand(a.tokenCreateCommand(), a.tokenListCommand(), a.tokenRemoveCommand())

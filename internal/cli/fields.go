@@ -58,15 +58,21 @@ func fieldTexts(value []byte) map[string]string {
 func flatten(path string, value any, to map[string]string) {
 	switch v := value.(type) {
 	case map[string]any:
+		if len(v) == 0 {
+			to[path] = "{}"
+		}
 		for name, inner := range v {
 			flatten(strings.TrimPrefix(path+"."+name, "."), inner, to)
 		}
 	case []any:
+		if len(v) == 0 {
+			to[path] = "[]"
+		}
 		for i, inner := range v {
 			flatten(fmt.Sprintf("%s[%d]", path, i), inner, to)
 		}
 	default:
-		text, err := json.Marshal(v)
+		text, err := encode(v, "")
 		if err != nil {
 			return // what was read can be written
 		}
@@ -90,16 +96,40 @@ func (a *cli) changeMark(c client.RecordChange) string {
 func (a *cli) sayChange(c client.RecordChange) {
 	a.say("%s %s", a.changeMark(c), a.style.bold(c.Key))
 	for _, f := range fieldChanges(bytesOf(c.Before), bytesOf(c.After)) {
-		name := ""
-		if f.path != "" {
-			name = f.path + ": "
-		}
 		if f.was {
-			a.say("    %s", a.style.bad("- "+name+f.before))
+			a.sayField(a.style.bad, "- ", f.path, f.before)
 		}
 		if f.is {
-			a.say("    %s", a.style.good("+ "+name+f.after))
+			a.sayField(a.style.good, "+ ", f.path, f.after)
 		}
+	}
+	was, is := expiry(c.Before), expiry(c.After)
+	if was != is && was != "" {
+		a.sayField(a.style.bad, "- ", "(expires)", was)
+	}
+	if was != is && is != "" {
+		a.sayField(a.style.good, "+ ", "(expires)", is)
+	}
+}
+
+// expiry is when a record expires, in words; "" is never.
+func expiry(rec *client.Record) string {
+	if rec == nil || rec.ExpiresAt.IsZero() {
+		return ""
+	}
+	return exactly(rec.ExpiresAt)
+}
+
+// sayField prints what a field holds, or a value without fields, each of its lines behind the sign.
+func (a *cli) sayField(paint func(string) string, sign, path, text string) {
+	switch {
+	case path != "":
+		text = path + ": " + text
+	case text == "":
+		text = `""`
+	}
+	for line := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
+		a.say("    %s", paint(sign+visible([]byte(line))))
 	}
 }
 

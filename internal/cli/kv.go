@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 
 	"vortex"
 	"vortex/client"
+	kindpb "vortex/proto/kind"
 )
 
 func (a *cli) kvCommand() *cobra.Command {
@@ -41,29 +43,33 @@ func (a *cli) withKind(run func(ctx context.Context, k *client.Kind, args []stri
 	}
 }
 
-// kvRecord is a record as it is printed: a JSON value as it is, any other as text or bytes.
+// kvRecord is a record as it is printed: a JSON value as it is, any other as text or, when it is none, in base64.
 type kvRecord struct {
-	Key       string     `json:"key"`
-	Value     any        `json:"value"`
-	ExpiresAt *time.Time `json:"expires_at,omitempty"`
-	Revision  uint64     `json:"mod_revision"`
+	Key            string    `json:"key"`
+	Value          any       `json:"value"`
+	Encoding       string    `json:"encoding,omitempty"` // of a value that is no JSON: text or base64
+	ExpiresAt      time.Time `json:"expires_at,omitzero"`
+	CreateRevision uint64    `json:"create_revision"`
+	ModRevision    uint64    `json:"mod_revision"`
 }
 
-func printable(value []byte) any {
+// printable is a value as it is printed, and its encoding when it is no JSON.
+func printable(value []byte) (printed any, encoding string) {
 	switch {
 	case json.Valid(value):
-		return json.RawMessage(value)
+		return json.RawMessage(value), ""
 	case utf8.Valid(value):
-		return string(value)
+		return string(value), "text"
 	default:
-		return value
+		return value, "base64"
 	}
 }
 
 func kvRecordOf(r client.Record) kvRecord {
-	out := kvRecord{Key: r.Key, Value: printable(r.Value), Revision: r.ModRevision}
+	out := kvRecord{Key: r.Key, CreateRevision: r.CreateRevision, ModRevision: r.ModRevision}
+	out.Value, out.Encoding = printable(r.Value)
 	if !r.ExpiresAt.IsZero() {
-		out.ExpiresAt = &r.ExpiresAt
+		out.ExpiresAt = r.ExpiresAt.UTC()
 	}
 	return out
 }
@@ -84,9 +90,8 @@ func (a *cli) kvGetCommand() *cobra.Command {
 			switch a.output {
 			case "json", "yaml":
 				return a.object(kvRecordOf(rec))
-			case "name":
-				a.say("%s", rec.Key)
-				return nil
+			case "wide", "name":
+				return a.showRecords([]client.Record{rec})
 			}
 			_, err = a.env.Stdout.Write(append(rec.Value, '\n'))
 			return err
@@ -147,7 +152,7 @@ func (a *cli) kvDeleteCommand() *cobra.Command {
 			if !existed {
 				return vortex.Errorf(vortex.NotFound, "no record at %q", args[0])
 			}
-			return a.result(map[string]any{"key": args[0]}, args[0], "%s removed", args[0])
+			return a.result(map[string]string{"removed": args[0]}, args[0], "%s removed", args[0])
 		}),
 	}
 }
@@ -266,37 +271,70 @@ func (a *cli) showRecords(found []client.Record) error {
 			}},
 			{"VALUE", false, func(r client.Record) string {
 				if a.output == "wide" {
-					return string(r.Value)
+					return visible(r.Value)
 				}
-				return short(string(r.Value), width)
+				return short(visible(r.Value), width)
 			}},
 		},
 	})
+}
+
+// kvStatus is how a store is, as it is printed.
+type kvStatus struct {
+	Revision       uint64    `json:"revision"`
+	Records        uint64    `json:"records"`
+	MemoryBytes    uint64    `json:"memory_bytes"`
+	Watchers       uint64    `json:"watchers"`
+	OldestRevision uint64    `json:"oldest_revision"`
+	OldestTime     time.Time `json:"oldest_time,omitzero"`
+	Stale          bool      `json:"stale"`
+	Trouble        string    `json:"trouble"`
+	Version        string    `json:"version"`
+}
+
+func kvStatusOf(st *kindpb.StatusResponse) kvStatus {
+	out := kvStatus{
+		Revision: st.GetRevision(), Records: st.GetRecords(), MemoryBytes: st.GetMemoryBytes(), Watchers: st.GetWatchers(),
+		OldestRevision: st.GetOldestRevision(), Stale: st.GetStale(), Trouble: st.GetTrouble(), Version: st.GetVersion(),
+	}
+	if ms := st.GetOldestTime(); ms != 0 {
+		out.OldestTime = time.UnixMilli(int64(ms)).UTC() //nolint:gosec // moments of this era
+	}
+	return out
 }
 
 func (a *cli) kvStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Tell how the store is", Args: none,
 		RunE: a.withKind(func(ctx context.Context, k *client.Kind, _ []string) error {
-			st, err := k.Status(ctx)
+			resp, err := k.Status(ctx)
 			if err != nil {
 				return err
 			}
-			engine := "ok"
-			if trouble := st.GetTrouble(); trouble != "" {
-				engine = trouble
+			st := kvStatusOf(resp)
+			if !a.tableOnly() {
+				return a.answer(st, strconv.FormatUint(st.Revision, 10), "")
 			}
-			since := orDash("")
-			if ms := st.GetOldestTime(); ms != 0 {
-				since = age(time.Since(time.UnixMilli(int64(ms)))) + " ago" //nolint:gosec // moments of this era
+			state := a.style.state("ok")
+			switch {
+			case st.Trouble != "":
+				state = a.style.bad(st.Trouble)
+			case st.Stale:
+				state = a.style.warn("away: reads may be old, writes fail")
 			}
-			object := map[string]any{
-				"revision": st.GetRevision(), "records": st.GetRecords(), "stale": st.GetStale(), "trouble": st.GetTrouble(), "version": st.GetVersion(),
-				"oldest_revision": st.GetOldestRevision(), "oldest_time": st.GetOldestTime(), "memory_bytes": st.GetMemoryBytes(),
+			history := fmt.Sprintf("from revision %d", st.OldestRevision)
+			if !st.OldestTime.IsZero() {
+				history += ", " + age(time.Since(st.OldestTime)) + " ago"
 			}
-			return a.result(object, strconv.FormatUint(st.GetRevision(), 10),
-				"revision  %d\nrecords   %d, about %d KiB in memory\nhistory   from revision %d, %s\nengine    %s\nversion   %s",
-				st.GetRevision(), st.GetRecords(), st.GetMemoryBytes()>>10, st.GetOldestRevision(), since, a.style.state(engine), orDash(st.GetVersion()))
+			a.facts([][]string{
+				{"revision", strconv.FormatUint(st.Revision, 10)},
+				{"records", fmt.Sprintf("%d, about %s in memory", st.Records, size(st.MemoryBytes))},
+				{"history", history},
+				{"watchers", strconv.FormatUint(st.Watchers, 10)},
+				{"engine", state},
+				{"version", orDash(st.Version)},
+			})
+			return nil
 		}),
 	}
 }

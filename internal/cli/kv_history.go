@@ -51,7 +51,7 @@ func atFlag(cmd *cobra.Command, at *string) {
 // kvTransaction is a transaction as it is printed for programs.
 type kvTransaction struct {
 	Revision uint64         `json:"revision"`
-	Time     *time.Time     `json:"time,omitempty"`
+	Time     time.Time      `json:"time,omitzero"`
 	Changes  []recordChange `json:"changes"`
 }
 
@@ -99,7 +99,7 @@ func (a *cli) showHistory(txns []client.Transaction, patch bool) error {
 		for i, txn := range txns {
 			out[i] = kvTransaction{Revision: txn.Revision, Changes: []recordChange{}}
 			if !txn.Time.IsZero() {
-				out[i].Time = &txns[i].Time
+				out[i].Time = txn.Time.UTC()
 			}
 			for _, c := range txn.Changes {
 				out[i].Changes = append(out[i].Changes, recordChangeOf(c))
@@ -115,6 +115,9 @@ func (a *cli) showHistory(txns []client.Transaction, patch bool) error {
 		when := "at a time that was not kept"
 		if !txn.Time.IsZero() {
 			when = txn.Time.Local().Format(time.DateTime)
+			if a.output == "wide" {
+				when = exactly(txn.Time)
+			}
 		}
 		a.say("%s  %s", a.style.warn("revision "+strconv.FormatUint(txn.Revision, 10)), a.style.dim(when))
 		for _, c := range txn.Changes {

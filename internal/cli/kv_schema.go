@@ -111,6 +111,13 @@ func (a *cli) showTexts(texts []*kindpb.SchemaText) error {
 	switch a.output {
 	case "json", "yaml":
 		return a.object(items)
+	case "name":
+		for _, t := range items {
+			if !t.BuiltIn {
+				a.say("%s", t.Name)
+			}
+		}
+		return nil
 	}
 	for i, t := range items {
 		title := "# --- " + t.Name + ", loaded at revision " + strconv.FormatUint(t.Revision, 10) + " ---"
@@ -228,7 +235,7 @@ func (a *cli) kvSchemaRemoveCommand() *cobra.Command {
 			if !existed {
 				return vortex.Errorf(vortex.NotFound, "no schema %q was loaded; `vortex kv schema show` prints those that were", args[0])
 			}
-			return a.result(map[string]any{"name": args[0]}, args[0], "schema %s removed", args[0])
+			return a.result(map[string]string{"removed": args[0]}, args[0], "schema %s removed", args[0])
 		}),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "also while records are of its types; they become opaque")

@@ -54,24 +54,26 @@ func (a *cli) kvWatchCommand() *cobra.Command {
 
 // kvChange is a change as it is printed.
 type kvChange struct {
-	Operation string     `json:"operation"`
-	Key       string     `json:"key,omitempty"`
-	Revision  uint64     `json:"revision"`
-	Value     any        `json:"value,omitempty"`
-	OldValue  any        `json:"old_value,omitempty"`
-	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	Operation   string    `json:"operation"`
+	Key         string    `json:"key,omitempty"`
+	Revision    uint64    `json:"revision"`
+	Value       any       `json:"value,omitempty"`
+	Encoding    string    `json:"encoding,omitempty"` // of a value that is no JSON: text or base64
+	OldValue    any       `json:"old_value,omitempty"`
+	OldEncoding string    `json:"old_encoding,omitempty"`
+	ExpiresAt   time.Time `json:"expires_at,omitzero"`
 }
 
 func kvChangeOf(ch client.KeyChange) kvChange {
 	out := kvChange{Operation: operation(ch), Key: ch.Key, Revision: ch.Revision}
 	if !ch.Deleted && !ch.Progress {
-		out.Value = printable(ch.Value)
+		out.Value, out.Encoding = printable(ch.Value)
 	}
 	if ch.Old != nil {
-		out.OldValue = printable(ch.Old)
+		out.OldValue, out.OldEncoding = printable(ch.Old)
 	}
 	if !ch.ExpiresAt.IsZero() {
-		out.ExpiresAt = &ch.ExpiresAt
+		out.ExpiresAt = ch.ExpiresAt.UTC()
 	}
 	return out
 }
@@ -90,9 +92,9 @@ func operation(ch client.KeyChange) string {
 func (a *cli) showChange(ch client.KeyChange) error {
 	switch a.output {
 	case "json":
-		line, err := json.Marshal(kvChangeOf(ch))
+		line, err := encode(kvChangeOf(ch), "")
 		if err != nil {
-			return fmt.Errorf("encode output: %w", err)
+			return err
 		}
 		a.say("%s", line)
 		return nil

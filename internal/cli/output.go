@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -103,9 +104,9 @@ func align(rows [][]string) []string {
 
 // object prints a value as JSON or YAML.
 func (a *cli) object(value any) error {
-	data, err := json.MarshalIndent(value, "", "  ")
+	data, err := encode(value, "  ")
 	if err != nil {
-		return fmt.Errorf("encode output: %w", err)
+		return err
 	}
 	if a.output == "yaml" {
 		if data, err = jsonToYAML(data); err != nil {
@@ -116,45 +117,108 @@ func (a *cli) object(value any) error {
 	return err
 }
 
+// encode makes JSON of a value, for a terminal: < and & stay what they are.
+func encode(value any, indent string) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", indent)
+	if err := enc.Encode(value); err != nil {
+		return nil, fmt.Errorf("encode output: %w", err)
+	}
+	return bytes.TrimRight(out.Bytes(), "\n"), nil
+}
+
 // jsonToYAML keeps the order of the fields.
 func jsonToYAML(data []byte) ([]byte, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	doc, err := yamlNode(dec)
+	if err != nil {
 		return nil, fmt.Errorf("read JSON: %w", err)
 	}
-	blockStyle(&doc)
 	var out bytes.Buffer
 	enc := yaml.NewEncoder(&out)
 	enc.SetIndent(2)
-	if err := enc.Encode(&doc); err != nil {
+	if err := enc.Encode(doc); err != nil {
 		return nil, fmt.Errorf("encode YAML: %w", err)
 	}
 	return out.Bytes(), nil
 }
 
-func blockStyle(n *yaml.Node) {
-	n.Style = 0
-	for _, sub := range n.Content {
-		blockStyle(sub)
+// yamlNode reads the next JSON value. YAML's own reader will not do: it refuses some of JSON's escapes.
+func yamlNode(dec *json.Decoder) (*yaml.Node, error) {
+	token, err := dec.Token()
+	if err != nil {
+		return nil, err
 	}
+	scalar := func(tag, text string) (*yaml.Node, error) {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: text}, nil
+	}
+	switch t := token.(type) {
+	case json.Delim:
+		return yamlBranch(dec, t)
+	case string:
+		return scalar("!!str", t)
+	case json.Number:
+		if strings.ContainsAny(t.String(), ".eE") {
+			return scalar("!!float", t.String())
+		}
+		return scalar("!!int", t.String())
+	case bool:
+		return scalar("!!bool", strconv.FormatBool(t))
+	default:
+		return scalar("!!null", "null")
+	}
+}
+
+// yamlBranch reads what is inside an object or array.
+func yamlBranch(dec *json.Decoder, open json.Delim) (*yaml.Node, error) {
+	n := &yaml.Node{Kind: yaml.SequenceNode}
+	if open == '{' {
+		n.Kind = yaml.MappingNode
+	}
+	for dec.More() {
+		sub, err := yamlNode(dec)
+		if err != nil {
+			return nil, err
+		}
+		n.Content = append(n.Content, sub) // of an object the names and values in turn
+	}
+	_, err := dec.Token()
+	return n, err
 }
 
 // tableOnly reports whether the output is for people, and not json, yaml or name.
 func (a *cli) tableOnly() bool { return a.output == "table" || a.output == "wide" }
 
-// text prints what a command did: message for people, object for programs, name alone for -o name.
+// result prints what a command did: a message for people unless they asked for quiet, object for programs, name alone for -o name.
 func (a *cli) result(object any, name, format string, args ...any) error {
+	if a.quiet && a.tableOnly() {
+		return nil
+	}
+	return a.answer(object, name, format, args...)
+}
+
+// answer prints what a command was asked for, quiet or not.
+func (a *cli) answer(object any, name, format string, args ...any) error {
 	switch a.output {
 	case "json", "yaml":
 		return a.object(object)
 	case "name":
 		a.say("%s", name)
 	default:
-		if !a.quiet {
-			a.say(format, args...)
-		}
+		a.say(format, args...)
 	}
 	return nil
+}
+
+// facts prints what is known of one thing: a label and a value a line.
+func (a *cli) facts(rows [][]string) {
+	for _, row := range rows {
+		row[0] = a.style.dim(row[0])
+	}
+	a.say("%s", strings.Join(align(rows), "\n"))
 }
 
 // age is a span of time as people say it: 5s, 3m, 2h, 4d.

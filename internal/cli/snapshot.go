@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -39,7 +41,13 @@ func (a *cli) snapshotSaveCommand() *cobra.Command {
 		Args:    between(1, 1, "a file, or - for stdout"),
 		RunE: a.withKind(func(ctx context.Context, k *client.Kind, args []string) error {
 			if args[0] == "-" {
+				if a.tty {
+					return errUsage("a snapshot is not for a terminal: name a file, or send stdout elsewhere")
+				}
 				return k.Snapshot(ctx, a.env.Stdout)
+			}
+			if err := placeFor(args[0]); err != nil {
+				return err
 			}
 			var sum backup.Summary
 			err := backup.WriteFile(args[0],
@@ -48,12 +56,28 @@ func (a *cli) snapshotSaveCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("nothing was saved: %w", err)
 			}
-			return a.result(savedSnapshot{sum, args[0]}, args[0], "%s saved: %d records at revision %d, %s",
-				args[0], sum.Records, sum.Revision, size(uint64(sum.Bytes))) //nolint:gosec // no file has a negative size
+			return a.result(savedSnapshot{sum, args[0]}, args[0], "%s saved: %s at revision %d, %s",
+				args[0], count(sum.Records, "record"), sum.Revision, size(uint64(sum.Bytes))) //nolint:gosec // no file has a negative size
 		}),
 	}
 	cmd.Flags().StringVar(&a.kind, "kind", "", "host:port of the store (default: the server's; VORTEX_KIND)")
 	return cmd
+}
+
+// placeFor refuses a path where no file can be.
+func placeFor(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return errUsage("expected a file to save to, %s is a directory", path)
+	}
+	if dir := filepath.Dir(path); !isDirectory(dir) {
+		return vortex.Errorf(vortex.NotFound, "no directory %s to save into", dir)
+	}
+	return nil
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 func (a *cli) snapshotRestoreCommand() *cobra.Command {
@@ -87,13 +111,25 @@ func (a *cli) snapshotRestoreCommand() *cobra.Command {
 	return cmd
 }
 
+// lookAt reports whether a backup is a directory.
+func lookAt(path string) (isDir bool, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, vortex.Errorf(vortex.NotFound, "no snapshot or backup directory at %s", path)
+	case err != nil:
+		return false, vortex.Errorf(vortex.Invalid, "the backup cannot be read: %w", err)
+	}
+	return info.IsDir(), nil
+}
+
 // openState reads a snapshot file, or a backup directory at a moment.
 func (a *cli) openState(path, at string) (*backup.State, error) {
-	info, err := os.Stat(path)
+	isDir, err := lookAt(path)
 	if err != nil {
-		return nil, vortex.Errorf(vortex.NotFound, "no snapshot or backup directory at %s: %w", path, err)
+		return nil, err
 	}
-	if !info.IsDir() {
+	if !isDir {
 		if at != "" {
 			return nil, errUsage("a snapshot file holds one moment; --at goes with a backup directory")
 		}
@@ -122,8 +158,12 @@ type restored struct {
 	Time     time.Time `json:"time"`
 	Snapshot string    `json:"snapshot"`
 	// Transactions are how many of the log were applied to the snapshot.
-	Transactions int        `json:"transactions"`
-	Newest       *time.Time `json:"newest,omitempty"`
+	Transactions int `json:"transactions"`
+	// Newest is the last moment that a backup directory holds.
+	Newest         time.Time `json:"newest,omitzero"`
+	NewestRevision int64     `json:"newest_revision,omitempty"`
+	// Warnings are what was passed over, and what a type refuses today.
+	Warnings []string `json:"warnings"`
 }
 
 func (a *cli) restore(ctx context.Context, sources *daemonSources, from string, state *backup.State, force bool) error {
@@ -160,29 +200,38 @@ func (a *cli) restore(ctx context.Context, sources *daemonSources, from string, 
 }
 
 func (a *cli) tellRestored(out restored, from string, state *backup.State) error {
-	for _, err := range state.Passed {
-		a.note("%s passed over: %v", a.style.warn("warning:"), err)
+	out.Warnings = warnings(out.Report, state.Passed)
+	for _, text := range out.Warnings {
+		a.note("%s %s", a.style.warn("warning:"), text)
 	}
-	for _, reason := range out.Reasons {
-		a.note("%s restored, but its type refuses it today: %v", a.style.warn("warning:"), reason)
-	}
-	if hidden := out.Misfits - len(out.Reasons); hidden > 0 {
-		a.note("%s and %d records more", a.style.warn("warning:"), hidden)
-	}
-	text := fmt.Sprintf("%s holds the state of %s, revision %d there: %d records", out.Into, exactly(out.Time), out.Revision, out.Records)
+	text := fmt.Sprintf("%s holds the state of %s, revision %d there: %s", out.Into, exactly(out.Time), out.Revision, count(out.Records, "record"))
 	if out.Expired > 0 {
-		text += fmt.Sprintf("; %d that have expired since were left out", out.Expired)
+		text += fmt.Sprintf("; %d expired since and left out", out.Expired)
 	}
 	text += "\nfrom " + out.Snapshot
 	if out.Transactions > 0 {
-		text += fmt.Sprintf(" and %d transactions after it", out.Transactions)
+		text += fmt.Sprintf(" and %s after it", count(out.Transactions, "transaction"))
 	}
 	if c, err := backup.List(from); err == nil {
-		newest, revision := c.Newest()
-		out.Newest = &newest
-		text += fmt.Sprintf("\nthe newest moment in %s is %s, revision %d", from, exactly(newest), revision)
+		out.Newest, out.NewestRevision = c.Newest()
+		text += fmt.Sprintf("\nthe newest moment in %s is %s, revision %d", from, exactly(out.Newest), out.NewestRevision)
 	}
 	return a.result(out, out.Into, "%s", text)
+}
+
+// warnings are what a restore left aside or doubts.
+func warnings(r backup.Report, passed []error) []string {
+	texts := []string{} // none is [], not null
+	for _, err := range passed {
+		texts = append(texts, fmt.Sprintf("passed over: %v", err))
+	}
+	for _, reason := range r.Reasons {
+		texts = append(texts, fmt.Sprintf("restored, but its type refuses it today: %v", reason))
+	}
+	if hidden := r.Misfits - len(r.Reasons); hidden > 0 {
+		texts = append(texts, fmt.Sprintf("and %s more", count(hidden, "record")))
+	}
+	return texts
 }
 
 // exactly is a moment to the millisecond, as --at takes it.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -27,11 +26,11 @@ func (a *cli) snapshotStatusCommand() *cobra.Command {
 		Example: "  vortex snapshot status monday.snap\n  vortex snapshot status monday.snap --prove\n  vortex snapshot status /var/backups/vortex -o json",
 		Args:    between(1, 1, "a snapshot file or a backup directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			info, err := os.Stat(args[0])
+			isDir, err := lookAt(args[0])
 			switch {
 			case err != nil:
-				return vortex.Errorf(vortex.NotFound, "no snapshot or backup directory at %s: %w", args[0], err)
-			case info.IsDir():
+				return err
+			case isDir:
 				return a.directoryStatus(cmd.Context(), args[0], prove)
 			default:
 				return a.fileStatus(cmd.Context(), args[0], prove)
@@ -50,26 +49,38 @@ type fileState struct {
 	Good     bool            `json:"good"`
 	Prefixes backup.Prefixes `json:"prefixes"`
 	Proved   *backup.Report  `json:"proved,omitempty"`
+	Problems []string        `json:"problems"`
 }
 
 func (a *cli) fileStatus(ctx context.Context, path string, prove bool) error {
-	st := fileState{Path: path, Good: true, Prefixes: backup.Prefixes{}}
+	st := fileState{Path: path, Prefixes: backup.Prefixes{}, Problems: []string{}}
 	var err error
-	if st.Summary, err = backup.Verify(path, func(key string, _ []byte) { st.Prefixes.Add(key) }); err != nil {
-		return err
-	}
-	if prove {
-		report, err := a.proveFile(ctx, path)
-		if err != nil {
-			return err
+	st.Summary, err = backup.Verify(path, func(key string, _ []byte) { st.Prefixes.Add(key) })
+	if err == nil && prove {
+		var report backup.Report
+		if report, err = a.proveFile(ctx, path); err == nil {
+			st.Proved = &report
 		}
-		st.Proved = &report
 	}
-	if !a.tableOnly() {
-		return a.result(st, path, "%s", path)
+	if st.Good = err == nil; !st.Good {
+		st.Problems = append(st.Problems, err.Error())
 	}
+	switch {
+	case a.output == "json" || a.output == "yaml":
+		return errors.Join(a.object(st), err)
+	case err != nil:
+		return err
+	case a.output == "name":
+		a.say("%s", path)
+	default:
+		a.showFile(st)
+	}
+	return nil
+}
+
+func (a *cli) showFile(st fileState) {
 	rows := [][]string{
-		{"snapshot", path},
+		{"snapshot", st.Path},
 		{"state", a.style.good("good")},
 		{"revision", strconv.FormatInt(st.Revision, 10)},
 		{"taken", exactly(st.Taken) + " (" + since(&st.Taken) + " ago)"},
@@ -80,16 +91,23 @@ func (a *cli) fileStatus(ctx context.Context, path string, prove bool) error {
 	if st.Proved != nil {
 		rows = append(rows, []string{"proved", provedText(*st.Proved)})
 	}
-	rows = append(rows, []string{""}, []string{a.style.dim("PREFIX"), a.style.dim("RECORDS")})
+	a.facts(rows)
+	if len(st.Prefixes) == 0 {
+		return
+	}
+	rows = [][]string{{a.style.dim("PREFIX"), a.style.dim("RECORDS")}}
 	for _, prefix := range slices.Sorted(maps.Keys(st.Prefixes)) {
 		rows = append(rows, []string{prefix, strconv.Itoa(st.Prefixes[prefix])})
 	}
-	a.say("%s", strings.Join(align(rows), "\n"))
-	return nil
+	a.say("\n%s", strings.Join(align(rows), "\n"))
 }
 
 func provedText(r backup.Report) string {
-	return fmt.Sprintf("restored into a store of its own, where all %d records are the same (%d had expired)", r.Records, r.Expired)
+	text := fmt.Sprintf("restored into a store of its own and compared: %s, none differs", count(r.Records, "record"))
+	if r.Expired > 0 {
+		text += fmt.Sprintf("; %d expired since and left out", r.Expired)
+	}
+	return text
 }
 
 func (a *cli) proveFile(ctx context.Context, path string) (backup.Report, error) {
@@ -125,11 +143,11 @@ func (a *cli) directoryStatus(ctx context.Context, dir string, prove bool) error
 		}
 		st.Proved = &report
 	}
+	if empty := len(in.Snapshots) == 0 && st.Good; empty {
+		return vortex.Errorf(vortex.NotFound, "no snapshot in %s", dir)
+	}
 	if err := a.showDirectory(st); err != nil {
 		return err
-	}
-	if len(in.Snapshots) == 0 && st.Good {
-		return vortex.Errorf(vortex.NotFound, "no snapshot in %s", dir)
 	}
 	if !st.Good {
 		return errors.New(strings.Join(in.Problems, "\n"))
@@ -143,7 +161,12 @@ func (a *cli) showDirectory(st directoryState) error {
 		columns: []column[backup.Examined]{
 			{"TAKEN", false, func(e backup.Examined) string { return exactly(e.Taken) }},
 			{"REVISION", false, func(e backup.Examined) string { return strconv.FormatInt(e.Revision, 10) }},
-			{"RECORDS", false, func(e backup.Examined) string { return strconv.Itoa(e.Records) }},
+			{"RECORDS", false, func(e backup.Examined) string {
+				if e.Error != "" {
+					return "-"
+				}
+				return strconv.Itoa(e.Records)
+			}},
 			{"SIZE", false, func(e backup.Examined) string { return size(uint64(e.Bytes)) }}, //nolint:gosec // no file has a negative size
 			{"STATE", false, func(e backup.Examined) string {
 				if e.Error != "" {
@@ -162,8 +185,8 @@ func (a *cli) showDirectory(st directoryState) error {
 		if w.Transactions == 0 {
 			a.say("can go back to %s, revision %d", exactly(w.From), w.FromRevision)
 		} else {
-			a.say("can go back to any moment from %s to %s, revisions %d to %d (%d transactions)",
-				exactly(w.From), exactly(w.To), w.FromRevision, w.ToRevision, w.Transactions)
+			a.say("can go back to any moment from %s to %s, revisions %d to %d (%s)",
+				exactly(w.From), exactly(w.To), w.FromRevision, w.ToRevision, count(w.Transactions, "transaction"))
 		}
 	}
 	if st.Good && len(st.Snapshots) > 0 {

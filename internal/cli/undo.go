@@ -112,9 +112,14 @@ func (a *cli) tellUndone(plan client.UndoPlan, revision uint64) error {
 	for i, w := range plan.Writes {
 		changes[i] = recordChangeOf(client.RecordChange{Key: w.Key, Before: w.Now, After: w.Then})
 	}
-	object := map[string]any{"revision": revision, "writes": changes, "derived": plan.Derived, "expired": plan.Expired}
+	object := map[string]any{
+		"revision": revision, "writes": changes,
+		"derived": append([]string{}, plan.Derived...), "expired": append([]string{}, plan.Expired...), // none is [], not null
+	}
 	name := strconv.FormatUint(revision, 10)
 	switch {
+	case revision == 0 && a.output == "name":
+		return nil
 	case len(plan.Writes) == 0:
 		return a.result(object, name, "nothing to undo: everything is as it was")
 	case revision == 0:
