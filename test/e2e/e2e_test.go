@@ -30,13 +30,19 @@ const patience = 60 * time.Second
 // start starts a Vortex that is destroyed when the test ends.
 func start(t *testing.T, args ...string) *harness.Vortex {
 	t.Helper()
+	return startOn(t, "", args...)
+}
+
+// startOn starts a Vortex on a data directory, "" being a new one.
+func startOn(t *testing.T, data string, args ...string) *harness.Vortex {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: containers, networks and cgroups are made")
 	}
 	if _, err := harness.Binary(); err != nil {
 		t.Skip(err)
 	}
-	v, err := harness.Start(t.Context(), harness.Options{Args: args})
+	v, err := harness.Start(t.Context(), harness.Options{Data: data, Args: args})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -174,10 +175,13 @@ func (v *Vortex) Stop() error {
 	}
 }
 
-// Destroy removes every container, stops the process and deletes its data.
+// Destroy removes every container, stops the process and deletes its data. What is destroyed stays so.
 func (v *Vortex) Destroy() error {
 	_ = v.cmd.Process.Kill()
 	<-v.done
+	if _, err := os.Stat(v.Data); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	v.args = append(v.args, "--rm")
 	if err := v.start(context.Background()); err != nil {
 		return err
