@@ -48,6 +48,7 @@ const (
 type Config struct {
 	ID      string // names this edge in vortex:edge:<id> and vortex:metrics:<app>:<id>; required
 	Node    string // the node it runs on
+	Zone    string // the node's; "" prefers no backends
 	Address string // where it is reached, for people
 
 	Listen    []string         // addresses for HTTP; none is DefaultListen, unless SetListeners was called before Run
@@ -97,6 +98,7 @@ type Edge struct {
 	advanced  atomic.Bool   // routers changed since the metrics' last round
 	drained   chan struct{} // one slot: what EdgeRecord says may have changed
 	demand    chan struct{} // one slot: a request waits for a backend
+	shifting  chan struct{} // one slot: time changes the shares of backends
 	published map[string]published
 
 	listeners listeners
@@ -116,7 +118,7 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 	e := &Edge{
 		config: c, routers: routers, publisher: publisher, log: c.Log,
 		meters: &meter.Set{}, limiter: limit.New(c.Limit),
-		drained: make(chan struct{}, 1), demand: make(chan struct{}, 1),
+		drained: make(chan struct{}, 1), demand: make(chan struct{}, 1), shifting: make(chan struct{}, 1),
 		published: map[string]published{},
 	}
 	e.table = route.NewTable(route.Config{
@@ -124,6 +126,7 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 			Meters: e.meters, MaxHeld: c.MaxHeld,
 			Drained: func() { signal(e.drained) }, Held: func() { signal(e.demand) },
 			Now: func() int64 { return e.server.Now() }, Panicked: e.panicked, Ejected: e.ejected,
+			Zone: c.Zone, Shifting: func() { signal(e.shifting) },
 		},
 		Contested: e.contested,
 	})
@@ -174,6 +177,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	loops.Go(func() { e.publishMetrics(background) })
 	loops.Go(func() { e.sweep(background) })
 	loops.Go(func() { e.review(background) })
+	loops.Go(func() { e.rebalance(background) })
 	loops.Go(func() { e.watch(background) })
 
 	err := e.serve(ctx)

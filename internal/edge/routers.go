@@ -113,7 +113,10 @@ func (e *Edge) changed(ctx context.Context, c RouterChange) route.App {
 func (e *Edge) app(ctx context.Context, r vortex.RouterRecord) route.App {
 	app := route.App{
 		Name: r.ClientID, HTTP: r.Type == "" || r.Type == vortex.AppTypeHTTP,
-		Hosts: r.Hosts, Paths: r.Paths, Balance: pool.Balance(r.Balance),
+		Hosts: r.Hosts, Paths: r.Paths, Settings: balancing(r),
+	}
+	if r.Mirror != nil {
+		app.Mirror = route.Mirror{App: r.Mirror.App, Share: r.Mirror.Percent / 100}
 	}
 	for _, b := range r.Backends {
 		addr, err := netip.ParseAddr(b.Address)
@@ -122,7 +125,13 @@ func (e *Edge) app(ctx context.Context, r vortex.RouterRecord) route.App {
 				"app", r.ClientID, "instance", b.Instance, "address", b.Address, "port", b.Port)
 			continue
 		}
-		endpoint := pool.Endpoint{Instance: b.Instance, Addr: netip.AddrPortFrom(addr, b.Port), Node: b.Node}
+		endpoint := pool.Endpoint{Instance: b.Instance, Addr: netip.AddrPortFrom(addr, b.Port), Node: b.Node, Zone: b.Zone}
+		if b.Weight != nil {
+			if *b.Weight == 0 {
+				continue
+			}
+			endpoint.Weight = *b.Weight
+		}
 		if b.Release != nil {
 			endpoint.Release = *b.Release
 		}

@@ -28,7 +28,9 @@ type BackendStatus struct {
 	Instance string
 	Address  string // IP and port
 	Node     string
+	Zone     string
 	Release  uint64
+	Weight   uint32
 	InFlight int64
 	Served   uint64 // requests answered
 	Failed   uint64 // attempts without an answer: refused, reset, too late
@@ -45,13 +47,13 @@ func (e *Edge) Status() Status {
 	now := e.server.Now()
 	for _, app := range e.table.Apps() {
 		a := AppStatus{
-			App: app.Name, HTTP: app.HTTP, Hosts: app.Hosts, Paths: app.Paths, Balance: string(app.Balance),
+			App: app.Name, HTTP: app.HTTP, Hosts: app.Hosts, Paths: app.Paths, Balance: string(app.Settings.Balance),
 			Held: app.Pool.Held(), Panics: app.Pool.Panicking(now), Traffic: app.Pool.Meter.Peek(now),
 		}
 		for _, b := range app.Pool.Backends() {
 			c := b.Counts(now)
 			a.Backends = append(a.Backends, BackendStatus{
-				Instance: b.Instance, Address: b.Addr.String(), Node: b.Node, Release: b.Release,
+				Instance: b.Instance, Address: b.Addr.String(), Node: b.Node, Zone: b.Zone, Release: b.Release, Weight: b.Weight(),
 				InFlight: c.InFlight, Served: c.Served, Failed: c.Failed, Errors: c.Errors,
 				Out: string(c.Out), Detail: c.OutDetail, Idle: c.Idle,
 			})

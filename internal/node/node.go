@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"vortex"
 	"vortex/internal/agent"
 	"vortex/internal/api"
 	"vortex/internal/api/kindrpc"
@@ -247,7 +248,7 @@ func (n *Node) startEdge(ctx context.Context) error {
 	}
 	n.addrs.Edge = l.Addr().String()
 	n.edge = edge.New(edge.Config{
-		ID: n.cfg.Name, Node: n.cfg.Name, Address: n.addrs.Edge, Listeners: []net.Listener{l},
+		ID: n.cfg.Name, Node: n.cfg.Name, Zone: n.cfg.Labels[vortex.ZoneLabel], Address: n.addrs.Edge, Listeners: []net.Listener{l},
 		Limit:   limit.Config{Limit: n.cfg.Settings.RateLimit, Window: n.cfg.Settings.RateWindow},
 		Metrics: n.metrics(), Log: n.component("edge"), Contested: n.contested,
 	}, routers{n.store}, publisher{n.store})

@@ -40,6 +40,7 @@ type conn struct {
 	peer netip.Addr
 
 	pool  *pool.Pool // of the last request: whose connection this counts as
+	want  pool.Want
 	tried pool.Tried
 	resp  response
 	down  relay // the response's body

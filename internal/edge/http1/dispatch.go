@@ -3,7 +3,6 @@ package http1
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -80,6 +79,7 @@ func (c *conn) proxy(m route.Match, size int) bool {
 	c.fw.strip = m.Strip
 	c.head = c.req.appendTo(c.head[:0], c.fw)
 	line := c.logLine()
+	c.want = c.ask(m.Pool)
 	c.in.discard(size)
 	c.takeSmallBody()
 	c.join(m.Pool)
@@ -164,14 +164,13 @@ func (c *conn) exchange(p *pool.Pool) bool {
 	if !c.streams() {
 		c.back.watch(watchAfter)
 	}
-	key := keyOf(c.clientAddrForKey())
 	c.tried.Reset()
 	lost := 0
 	for {
-		b := p.Pick(key, c.srv.Now(), &c.tried)
+		b := p.Choose(c.want, c.srv.Now(), &c.tried)
 		if b == nil {
 			var err error
-			if b, err = c.hold(p, key); err != nil {
+			if b, err = c.hold(p); err != nil {
 				return c.failHeld(err)
 			}
 		}
@@ -206,14 +205,6 @@ func (c *conn) retry(p *pool.Pool) error {
 	return nil
 }
 
-// clientAddrForKey is what ring-hash keeps together. The head is gone by now, so a trusted proxy counts as one client.
-func (c *conn) clientAddrForKey() netip.Addr { return c.peer }
-
-func keyOf(a netip.Addr) uint64 {
-	b := a.As16()
-	return binary.LittleEndian.Uint64(b[:8])*31 + binary.LittleEndian.Uint64(b[8:])
-}
-
 // attempt tries one backend, with a second connection when the first had ended while it was idle, and ends the
 // backend's in-flight count that Pick or Hold began.
 func (c *conn) attempt(b *pool.Backend) (v verdict, keep bool) {
@@ -227,7 +218,7 @@ func (c *conn) attempt(b *pool.Backend) (v verdict, keep bool) {
 }
 
 // hold waits for a backend. All waits of one request together are as long as Config.HoldTimeout at most.
-func (c *conn) hold(p *pool.Pool, key uint64) (*pool.Backend, error) {
+func (c *conn) hold(p *pool.Pool) (*pool.Backend, error) {
 	if !c.streams() {
 		c.back.stop()
 		c.back.watch(0)
@@ -239,7 +230,7 @@ func (c *conn) hold(p *pool.Pool, key uint64) (*pool.Backend, error) {
 	if left <= 0 {
 		return nil, pool.ErrTimeout
 	}
-	w := pool.Waiter{Key: key, Tried: &c.tried, Left: c.back.whenLeft(), Now: c.srv.Now}
+	w := pool.Waiter{Want: c.want, Tried: &c.tried, Left: c.back.whenLeft(), Now: c.srv.Now}
 	return p.Hold(w, left)
 }
 

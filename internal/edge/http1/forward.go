@@ -157,7 +157,7 @@ func (c *conn) blameBody() bool {
 func (c *conn) respond(u *upstream, size int) (v verdict, keep bool) {
 	kind := c.resp.bodyKind(c.req.kind == methodHead)
 	persistent := c.resp.persistent(kind)
-	chunked := c.beginResponse(kind)
+	chunked := c.beginResponse(u.backend, kind)
 	u.in.discard(size)
 	c.answered(c.resp.status)
 	u.backend.Served(c.srv.Now(), c.resp.status)
@@ -201,9 +201,9 @@ func (c *conn) spoil(kind bodyKind) {
 }
 
 // beginResponse collects the response's head and reports whether its body goes in chunks.
-func (c *conn) beginResponse(kind bodyKind) (chunked bool) {
+func (c *conn) beginResponse(from *pool.Backend, kind bodyKind) (chunked bool) {
 	r := &c.resp
-	b := r.appendTo(c.out.buf[:0])
+	b := c.appendSession(r.appendTo(c.out.buf[:0]), from)
 	unframed := kind == bodyChunked || kind == bodyClose
 	if unframed && c.req.minor == 0 {
 		c.closing = true // the end of the connection is the only end it can have

@@ -10,7 +10,8 @@ import (
 func (c *conn) tunnel(u *upstream, size int) (v verdict, keep bool) {
 	c.back.stop()
 	defer closeQuietly(u.tcp)
-	c.out.buf = append(c.resp.appendTo(c.out.buf[:0]), "Connection: Upgrade\r\n\r\n"...)
+	c.out.buf = c.appendSession(c.resp.appendTo(c.out.buf[:0]), u.backend)
+	c.out.buf = append(c.out.buf, "Connection: Upgrade\r\n\r\n"...)
 	u.in.discard(size)
 	c.answered(c.resp.status)
 	u.backend.Served(c.srv.Now(), c.resp.status)

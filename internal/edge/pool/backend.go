@@ -12,13 +12,16 @@ import (
 // both counts a request and tells whether it may go there.
 const removedBit = math.MinInt64
 
-// Backend is one instance requests are sent to. Its identity is instance, address and port together.
+// Backend is one instance requests are sent to. What is exported is its identity.
 type Backend struct {
 	Instance string
 	Addr     netip.AddrPort
 	Node     string
+	Zone     string
 	Release  uint64
 
+	weight  atomic.Uint32
+	since   int64        // when it was new, on the engine's clock
 	state   atomic.Int64 // requests in flight, plus removedBit
 	limit   atomic.Int64 // of requests in flight
 	cond    condition
@@ -64,6 +67,9 @@ func (b *Backend) Done() {
 		}
 	}
 }
+
+// Weight returns the backend's share beside the others', from 1 on.
+func (b *Backend) Weight() uint32 { return b.weight.Load() }
 
 // InFlight returns the requests in flight.
 func (b *Backend) InFlight() int64 { return b.state.Load() &^ removedBit }

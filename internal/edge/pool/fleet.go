@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"crypto/rand"
 	"net/netip"
 	"slices"
 	"sync"
@@ -14,7 +15,9 @@ type Endpoint struct {
 	Instance string
 	Addr     netip.AddrPort
 	Node     string
+	Zone     string
 	Release  uint64
+	Weight   uint32 // 0 is 1
 }
 
 // Config of a Fleet.
@@ -27,15 +30,19 @@ type Config struct {
 	Now      func() int64   // the engine's clock, in nanoseconds; nil is the time since NewFleet
 	Panicked func(Panic)    // called when a pool begins or ends to panic; must not block; nil is none
 	Ejected  func(Ejection) // called when a backend is ejected; must not block; nil is none
+	Zone     string         // where the edge is; "" has no zone
+	Shifting func()         // called when Rebalance is to be called every moment; must not block; nil is none
 }
 
 // Fleet makes pools, gives them their backends, and follows the removed ones until nothing is in flight on them. Use NewFleet.
 type Fleet struct {
 	config Config
+	key    []byte // of the sessions that come without one
 
 	mu       sync.Mutex
 	draining map[*Backend]struct{}
-	gone     map[string]bool // nodes that are suspected or given up
+	gone     map[string]bool    // nodes that are suspected or given up
+	shifting map[*Pool]struct{} // their plans change with time
 }
 
 // NewFleet returns a Fleet without pools.
@@ -62,50 +69,66 @@ func NewFleet(c Config) *Fleet {
 	if c.Ejected == nil {
 		c.Ejected = func(Ejection) {}
 	}
-	return &Fleet{config: c, draining: map[*Backend]struct{}{}, gone: map[string]bool{}}
+	if c.Shifting == nil {
+		c.Shifting = func() {}
+	}
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	return &Fleet{
+		config: c, key: key,
+		draining: map[*Backend]struct{}{}, gone: map[string]bool{}, shifting: map[*Pool]struct{}{},
+	}
 }
 
 // New returns a pool without backends.
 func (f *Fleet) New(name string) *Pool {
 	p := &Pool{
 		App: name, Meter: f.config.Meters.App(name),
-		maxHeld: int64(f.config.MaxHeld), onHold: f.config.Held,
+		maxHeld: int64(f.config.MaxHeld), onHold: f.config.Held, turns: map[turnKey]*turn{},
 		now: f.config.Now, onPanic: f.config.Panicked, onEject: f.config.Ejected,
 		freed: make(chan struct{}, 1),
 	}
 	p.health.Store(&Health{})
-	p.members.Store(&members{replaced: make(chan struct{})})
+	p.members.Store(&members{settings: &Settings{}, replaced: make(chan struct{})})
 	return p
 }
 
 // Fill gives a pool its backends, keeping those that stay, and reports whether any was removed. The order
 // matters: the new members stand before an old backend is marked, so that a pick that meets the mark finds them, and the mark
 // is set before Busy can count, so that no pick slips between.
-func (f *Fleet) Fill(p *Pool, balance Balance, endpoints []Endpoint) (removed bool) {
-	return f.fill(p, balance, endpoints, false)
+func (f *Fleet) Fill(p *Pool, s Settings, endpoints []Endpoint) (removed bool) {
+	return f.fill(p, clean(s), endpoints, false)
 }
 
 // Retire takes all backends from a pool for good: requests that wait in it fail with ErrGone. It reports whether there were any.
 func (f *Fleet) Retire(p *Pool) (removed bool) {
 	f.config.Meters.Forget(p.App)
-	return f.fill(p, RoundRobin, nil, true)
+	p.Mirror(nil, 0)
+	return f.fill(p, &Settings{}, nil, true)
 }
 
-func (f *Fleet) fill(p *Pool, balance Balance, endpoints []Endpoint, gone bool) (removed bool) {
+func (f *Fleet) fill(p *Pool, s *Settings, endpoints []Endpoint, gone bool) (removed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	old := p.members.Load()
-	next := &members{gone: gone, replaced: make(chan struct{}), backends: make([]*Backend, 0, len(endpoints))}
+	next := &members{
+		settings: s, reads: s.reads(), gone: gone,
+		replaced: make(chan struct{}), backends: make([]*Backend, 0, len(endpoints)),
+	}
 	kept := make(map[*Backend]bool, len(endpoints))
 	for _, endpoint := range endpoints {
 		b := f.backend(old.backends, endpoint)
+		b.weight.Store(max(endpoint.Weight, 1))
 		if !kept[b] {
 			kept[b] = true
 			f.join(p, b)
 			next.backends = append(next.backends, b)
 		}
 	}
-	next.balancer = newBalancer(balance, next.backends, &p.turn)
+	if s.Sticky != nil {
+		next.sessions = newSessions(p.App, f.keyed(p, *s.Sticky), next.backends)
+	}
+	f.plan(p, next)
 	p.members.Store(next)
 	for _, b := range old.backends {
 		if !kept[b] {
@@ -149,9 +172,56 @@ func (f *Fleet) SetNodes(nodes map[string]bool, reset bool, pools []*Pool) {
 	}
 }
 
+// keyed returns the settings of a pool's sessions with a key and a name.
+func (f *Fleet) keyed(p *Pool, s Sticky) Sticky {
+	if len(s.Key) == 0 {
+		s.Key = f.key
+	}
+	if s.Cookie == "" {
+		s.Cookie = DefaultCookie + p.App
+	}
+	return s
+}
+
+// plan makes the plan of a pool's next members.
+func (f *Fleet) plan(p *Pool, next *members) {
+	old := p.members.Load()
+	l := planner{settings: next.settings, zone: f.config.Zone, now: f.config.Now(), turns: p.turns}
+	if old.settings.Balance == next.settings.Balance {
+		l.old = &old.plan
+	}
+	next.plan = l.make(next.backends)
+	if !next.plan.warming && !next.plan.zoned {
+		delete(f.shifting, p)
+		return
+	}
+	f.shifting[p] = struct{}{}
+	f.config.Shifting()
+}
+
+// Rebalance takes in what time changes: the weights of new backends, and how much of each zone is usable. It reports whether
+// it is to be called again in a moment.
+func (f *Fleet) Rebalance() (again bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.config.Now()
+	for p := range f.shifting {
+		old := p.members.Load()
+		if !old.plan.warming && old.plan.out == outOf(old.backends, now) {
+			continue
+		}
+		next := *old
+		f.plan(p, &next)
+		p.members.Store(&next)
+	}
+	return len(f.shifting) > 0
+}
+
 // backend returns the backend of an endpoint: the pool's own, one that drains and is wanted again, or a new one.
 func (f *Fleet) backend(present []*Backend, e Endpoint) *Backend {
-	same := func(b *Backend) bool { return b.Instance == e.Instance && b.Addr == e.Addr }
+	same := func(b *Backend) bool {
+		return b.Instance == e.Instance && b.Addr == e.Addr && b.Node == e.Node && b.Zone == e.Zone && b.Release == e.Release
+	}
 	if i := slices.IndexFunc(present, same); i >= 0 {
 		return present[i]
 	}
@@ -162,7 +232,10 @@ func (f *Fleet) backend(present []*Backend, e Endpoint) *Backend {
 			return b
 		}
 	}
-	return &Backend{Instance: e.Instance, Addr: e.Addr, Node: e.Node, Release: e.Release, drained: f.config.Drained}
+	return &Backend{
+		Instance: e.Instance, Addr: e.Addr, Node: e.Node, Zone: e.Zone, Release: e.Release,
+		since: f.config.Now(), drained: f.config.Drained,
+	}
 }
 
 // Busy returns, in order, the instances whose removed backends still have requests in flight. Those without are forgotten; one

@@ -104,11 +104,11 @@ func TestNodeGoneTakesItsBackendsOut(t *testing.T) {
 		return e
 	}
 	all := []Endpoint{on("n1", "a"), on("n1", "b"), on("n2", "c")}
-	j.Fill(j.pool, RoundRobin, all)
+	j.Fill(j.pool, Settings{}, all)
 	pools := []*Pool{j.pool}
 	j.SetNodes(map[string]bool{"n1": true}, false, pools)
 	j.wants(t, "with n1 gone, which no panic doubts", "c")
-	j.Fill(j.pool, RoundRobin, append(all, on("n1", "d")))
+	j.Fill(j.pool, Settings{}, append(all, on("n1", "d")))
 	j.wants(t, "with a new backend on the node that is gone", "c")
 	j.SetNodes(map[string]bool{"n2": true}, true, pools)
 	j.wants(t, "after a reset that names n2 alone", "a", "b", "d")

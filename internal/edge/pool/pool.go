@@ -6,6 +6,8 @@
 //	b := p.Pick(key, now, &tried) // nil: p.Hold
 //	defer b.Done()
 //
+// An engine that knows headers begins with Ask and goes on with Choose.
+//
 // It guarantees that picking neither locks nor allocates, and that what Fleet.Busy returns is exact: no pick that began
 // after Fill returned goes to a backend which Fill removed, and those that still answer an earlier pick are named as busy.
 package pool
@@ -39,7 +41,8 @@ type Pool struct {
 	Meter *meter.App
 
 	members atomic.Pointer[members]
-	turn    atomic.Uint64
+	mirror  atomic.Pointer[mirror]
+	turns   map[turnKey]*turn // the Fleet's mutex guards it
 	held    atomic.Int64
 	maxHeld int64
 	onHold  func()
@@ -62,10 +65,13 @@ type Pool struct {
 
 // members is what a pool holds, and never changes.
 type members struct {
+	settings *Settings
+	reads    bool // headers matter
 	backends []*Backend
-	balancer Balancer
+	plan     plan
+	sessions *sessions     // nil for none
 	gone     bool          // the app is no longer routed
-	replaced chan struct{} // closed when these are no longer the pool's members
+	replaced chan struct{} // closed when the pool's backends are no longer these
 }
 
 // Tried are the backends a request was sent to without an answer. The zero value is none.
@@ -92,10 +98,15 @@ func (t *Tried) has(b *Backend) bool {
 
 // Pick chooses a backend and counts a request in flight on it, which the caller ends with Done. It returns nil
 // when no backend is usable: there is none, or all were tried, are full, or are out at now. key is the
-// hash of what ring-hash keeps together; now is in nanoseconds of the engine's clock.
+// hash of what RingHash and Maglev keep together; now is in nanoseconds of the engine's clock.
 func (p *Pool) Pick(key uint64, now int64, tried *Tried) *Backend {
+	return p.Choose(Want{Key: key}, now, tried)
+}
+
+// Choose is Pick for a request that may want more: see Ask.
+func (p *Pool) Choose(w Want, now int64, tried *Tried) *Backend {
 	for {
-		b, stale := p.members.Load().pick(key, now, tried)
+		b, stale := p.members.Load().pick(w, now, tried)
 		if b != nil || !stale {
 			return b
 		}
@@ -103,26 +114,23 @@ func (p *Pool) Pick(key uint64, now int64, tried *Tried) *Backend {
 }
 
 // pick is stale when it met a backend that was removed after these members were loaded: others are in place by then.
-func (m *members) pick(key uint64, now int64, tried *Tried) (b *Backend, stale bool) {
-	n := len(m.backends)
+func (m *members) pick(w Want, now int64, tried *Tried) (b *Backend, stale bool) {
+	if w.stuck != nil && w.stuck.take(now, tried) == admitted {
+		return w.stuck, false
+	}
+	n := len(m.plan.parts)
 	if n == 0 {
 		return nil, false
 	}
-	i := m.balancer.Next(m.backends, key)
+	i := m.plan.first(w)
 	for range n {
-		b := m.backends[i]
+		b, met := m.plan.parts[i].pick(w.Key, now, tried)
+		if b != nil {
+			return b, false
+		}
+		stale = stale || met
 		if i++; i == n {
 			i = 0
-		}
-		if tried.has(b) || b.deadAt(now) {
-			continue
-		}
-		switch b.acquire() {
-		case admitted:
-			return b, false
-		case removed:
-			stale = true
-		case full:
 		}
 	}
 	return nil, stale
@@ -130,7 +138,7 @@ func (m *members) pick(key uint64, now int64, tried *Tried) (b *Backend, stale b
 
 // Waiter is a request that waits for a backend.
 type Waiter struct {
-	Key   uint64
+	Want  Want
 	Tried *Tried
 	Left  <-chan struct{} // closed when the client left
 	Now   func() int64    // the engine's clock
@@ -152,8 +160,7 @@ func (p *Pool) Hold(w Waiter, limit time.Duration) (*Backend, error) {
 		if m.gone {
 			return nil, ErrGone
 		}
-		if b, stale := m.pick(w.Key, w.Now(), w.Tried); b != nil {
-			p.wake() // there may be room for the next one too
+		if b, stale := m.pick(w.Want, w.Now(), w.Tried); b != nil {
 			return b, nil
 		} else if stale {
 			continue

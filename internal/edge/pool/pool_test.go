@@ -30,7 +30,7 @@ func newWeb(c Config) web {
 }
 
 func (w web) fill(balance Balance, names ...string) *Pool {
-	w.Fill(w.pool, balance, endpoints(names...))
+	w.Fill(w.pool, Settings{Balance: balance}, endpoints(names...))
 	return w.pool
 }
 

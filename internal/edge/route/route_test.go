@@ -205,7 +205,7 @@ func TestContestedRoutesAreToldOnce(t *testing.T) {
 
 // serving returns the pool of an app with these backends.
 func serving(table *Table, balance pool.Balance, names ...string) *pool.Pool {
-	table.Apply(App{Name: "web", HTTP: true, Balance: balance, Backends: endpoints(names...)}, 1)
+	table.Apply(App{Name: "web", HTTP: true, Settings: pool.Settings{Balance: balance}, Backends: endpoints(names...)}, 1)
 	return table.Match(nil, []byte("/")).Pool
 }
 
@@ -329,7 +329,7 @@ func benchTable() *Table {
 	for i := range 1000 {
 		table.Apply(App{
 			Name: fmt.Sprintf("app-%d", i), HTTP: true, Hosts: []string{fmt.Sprintf("h%d.example", i), fmt.Sprintf("*.w%d.example", i)},
-			Paths: []string{"/", "/api"}, Backends: endpoints("a", "b", "c"), Balance: []pool.Balance{pool.RoundRobin, pool.LeastRequest, pool.Random, pool.RingHash}[i%4],
+			Paths: []string{"/", "/api"}, Backends: endpoints("a", "b", "c"), Settings: pool.Settings{Balance: []pool.Balance{pool.RoundRobin, pool.LeastRequest, pool.Random, pool.RingHash, pool.Maglev}[i%5]},
 		}, uint64(i))
 	}
 	return table

@@ -32,7 +32,8 @@ type App struct {
 	HTTP     bool // it speaks HTTP; others are kept and never matched
 	Hosts    []string
 	Paths    []string
-	Balance  pool.Balance
+	Settings pool.Settings // how its pool spreads requests
+	Mirror   Mirror
 	Backends []pool.Endpoint
 
 	Listeners []string // the names of the listeners it is reached on; none is all
@@ -42,6 +43,12 @@ type App struct {
 
 // poolName is the name of the app's pool.
 func (a *App) poolName() string { return cmp.Or(a.Pool, a.Name) }
+
+// Mirror names the app that gets copies of some requests. The zero value is none.
+type Mirror struct {
+	App   string
+	Share float64 // of the requests, from 0 to 1
+}
 
 // Change is what happened to one app. A nil App is its removal.
 type Change struct {
@@ -69,6 +76,7 @@ type Table struct {
 	mu       sync.Mutex
 	apps     map[string]*entry
 	pools    map[string]*shared
+	mirrored map[string]*entry // those whose requests go to another app too
 	revision uint64
 	contests map[Contest]bool
 }
@@ -94,7 +102,10 @@ func NewTable(c Config) *Table {
 	if c.Drained == nil {
 		c.Drained = func() {}
 	}
-	t := &Table{config: c, fleet: pool.NewFleet(c.Config), apps: map[string]*entry{}, pools: map[string]*shared{}}
+	t := &Table{
+		config: c, fleet: pool.NewFleet(c.Config),
+		apps: map[string]*entry{}, pools: map[string]*shared{}, mirrored: map[string]*entry{},
+	}
 	t.routes.Store(buildListenerRoutes(nil))
 	return t
 }
@@ -165,7 +176,30 @@ func (t *Table) apply(changes []Change) (removed bool) {
 	if rebuild {
 		t.rebuild()
 	}
+	for _, e := range t.mirrored {
+		t.mirror(e)
+	}
 	return removed
+}
+
+// mirrors takes in whether an app's requests go to another one too.
+func (t *Table) mirrors(old, next *entry) {
+	delete(t.mirrored, next.app.Name)
+	if next.app.Mirror.App != "" {
+		t.mirrored[next.app.Name] = next
+	} else if old != nil && old.app.Mirror.App != "" {
+		next.pool.Mirror(nil, 0)
+	}
+}
+
+// mirror points an app's mirror at the pool its name means now.
+func (t *Table) mirror(e *entry) {
+	m := e.app.Mirror
+	if to := t.apps[m.App]; to != nil && to.app.HTTP && to != e {
+		e.pool.Mirror(to.pool, m.Share)
+		return
+	}
+	e.pool.Mirror(nil, 0)
 }
 
 // put makes one app as given. It reports whether routes must be rebuilt and whether backends were removed.
@@ -174,7 +208,8 @@ func (t *Table) put(app App) (moved, dropped bool) {
 	next := &entry{app: app, hosts: cleanHosts(app.Hosts), paths: cleanPaths(app.Paths)}
 	next.pool = t.acquire(app.poolName())
 	t.apps[app.Name] = next
-	dropped = t.fleet.Fill(next.pool, app.Balance, app.Backends)
+	dropped = t.fleet.Fill(next.pool, app.Settings, app.Backends)
+	t.mirrors(e, next)
 	if e == nil {
 		return true, dropped
 	}
@@ -216,6 +251,7 @@ func (t *Table) drop(name string) (moved, dropped bool) {
 		return false, false
 	}
 	delete(t.apps, name)
+	delete(t.mirrored, name)
 	return true, t.release(e.app.poolName())
 }
 
@@ -299,6 +335,9 @@ func (t *Table) unlistPresent(busy []string) []string {
 	}
 	return busy
 }
+
+// Rebalance takes in what time changes about the shares of backends, and reports whether it is to be called again in a moment.
+func (t *Table) Rebalance() (again bool) { return t.fleet.Rebalance() }
 
 // Sweep closes the connections that were idle for longer than age.
 func (t *Table) Sweep(now int64, age time.Duration) {

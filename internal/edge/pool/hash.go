@@ -1,0 +1,182 @@
+package pool
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+	"slices"
+)
+
+// AddrKey returns the key of a client's address.
+func AddrKey(a netip.Addr) uint64 {
+	b := a.As16()
+	return binary.LittleEndian.Uint64(b[:8])*31 + binary.LittleEndian.Uint64(b[8:])
+}
+
+// BytesKey returns the key of a header's or cookie's value, the same on every edge.
+func BytesKey[T ~[]byte | ~string](value T) uint64 {
+	h := uint64(14695981039346656037) // FNV-1a
+	for i := range len(value) {
+		h = (h ^ uint64(value[i])) * 1099511628211
+	}
+	return h
+}
+
+// mix spreads a hash's bits evenly (the finalizer of SplitMix64, Steele et al. 2014).
+func mix(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// ringPoints is how many points each backend has on the ring for one of its weight, and maxRingPoints how many there are at most:
+// beyond it every backend keeps half of its points, or a quarter, and so on.
+const (
+	ringPoints    = 128
+	maxRingPoints = 1 << 19
+)
+
+// ring is consistent hashing (Karger et al. 1997): a backend that comes or goes moves only the keys next to its points.
+type ring struct {
+	points []uint64
+	owners []uint32
+}
+
+func newRing(backends []*Backend, weights []uint64) ring {
+	counts := ringCounts(weights)
+	type point struct {
+		hash  uint64
+		owner uint32
+	}
+	var points []point
+	for i, b := range backends {
+		name := BytesKey(b.Instance)
+		for n := range counts[i] {
+			points = append(points, point{mix(name + n*golden), uint32(i)})
+		}
+	}
+	slices.SortFunc(points, func(a, b point) int {
+		if c := cmp.Compare(a.hash, b.hash); c != 0 {
+			return c
+		}
+		return cmp.Compare(backends[a.owner].Instance, backends[b.owner].Instance)
+	})
+	r := ring{make([]uint64, len(points)), make([]uint32, len(points))}
+	for i, p := range points {
+		r.points[i], r.owners[i] = p.hash, p.owner
+	}
+	return r
+}
+
+// ringCounts returns how many points each backend has. They depend on its own weight, so that a change of another's moves none of
+// its keys, unless there would be too many.
+func ringCounts(weights []uint64) []uint64 {
+	counts := make([]uint64, len(weights))
+	var sum uint64
+	for i, weight := range weights {
+		counts[i] = ringPoints * weight / fullWeight
+		sum += counts[i]
+	}
+	half := 0
+	for sum>>half > maxRingPoints {
+		half++
+	}
+	for i := range counts {
+		counts[i] = max(counts[i]>>half, 1)
+	}
+	return counts
+}
+
+func (r ring) Next(_ []*Backend, key uint64) int {
+	key = mix(key)
+	low, high := 0, len(r.points)
+	for low < high {
+		middle := int(uint(low+high) / 2)
+		if r.points[middle] >= key {
+			high = middle
+		} else {
+			low = middle + 1
+		}
+	}
+	if low == len(r.points) {
+		low = 0
+	}
+	return int(r.owners[low])
+}
+
+// The sizes of maglev's table: primes, each a hundred times the backends it is for, so that their shares differ by a few percent
+// at most. A pool that grows over the border has most of its keys moved once.
+const (
+	maglevSmall  = 65537
+	maglevLarge  = 655373
+	maglevBorder = maglevSmall / 100
+)
+
+// maglev is the lookup table of Maglev (Eisenbud et al., NSDI 2016, 3.4): backends take turns to claim the next free place of
+// a permutation of their own. A choice is one look into it, the shares are more even than a ring's, and a backend that comes
+// or goes moves its own keys and few others.
+type maglev []uint32
+
+func newMaglev(backends []*Backend, weights []uint64) maglev {
+	size := uint64(maglevSmall)
+	if len(backends) > maglevBorder {
+		size = maglevLarge
+	}
+	table := make(maglev, size)
+	const free = ^uint32(0)
+	for i := range table {
+		table[i] = free
+	}
+	claims := newClaims(backends, weights, size)
+	heaviest := slices.Max(weights)
+	for taken := uint64(0); ; {
+		for i := range claims {
+			c := &claims[i]
+			if c.credit += weights[c.owner]; c.credit < heaviest {
+				continue
+			}
+			c.credit -= heaviest
+			for table[c.next] != free {
+				c.step(size)
+			}
+			table[c.next] = c.owner
+			if taken++; taken == size {
+				return table
+			}
+		}
+	}
+}
+
+// claim is a backend's way through its permutation of the table's places.
+type claim struct {
+	next, skip uint64
+	credit     uint64 // it claims a place whenever it has saved up the heaviest's weight
+	owner      uint32
+}
+
+func (c *claim) step(size uint64) {
+	if c.next += c.skip; c.next >= size {
+		c.next -= size
+	}
+}
+
+// newClaims returns the backends' claims in an order that does not depend on the one they are listed in.
+func newClaims(backends []*Backend, weights []uint64, size uint64) []claim {
+	claims := make([]claim, len(backends))
+	for i, b := range backends {
+		name := BytesKey(b.Instance)
+		claims[i] = claim{next: mix(name) % size, skip: mix(name+golden)%(size-1) + 1, owner: uint32(i), credit: slices.Max(weights) - weights[i]}
+	}
+	slices.SortFunc(claims, func(a, b claim) int {
+		return cmp.Compare(backends[a.owner].Instance, backends[b.owner].Instance)
+	})
+	return claims
+}
+
+func (m maglev) Next(_ []*Backend, key uint64) int {
+	place, _ := bits.Mul64(mix(key), uint64(len(m)))
+	return int(m[place])
+}
