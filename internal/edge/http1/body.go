@@ -139,7 +139,7 @@ func (b *body) takeTrailer(line []byte) error {
 	if len(b.trailers)+len(line) > maxTrailers {
 		return malformed("the trailers are too large")
 	}
-	if f.kind == kindOther {
+	if trailerKind(f) == kindOther {
 		b.trailers = appendField(b.trailers, f.name, f.value)
 	}
 	return nil
@@ -162,6 +162,9 @@ func parseChunkSize(line []byte, strict bool) (int64, error) {
 	}
 	if digits == 0 || digits > 15 || len(rest) > 0 && rest[0] != ';' {
 		return 0, malformed("a chunk has no size")
+	}
+	if hasControl(rest) {
+		return 0, malformed("a chunk's extension has a control character")
 	}
 	return n, nil
 }

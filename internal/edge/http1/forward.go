@@ -22,7 +22,7 @@ const (
 // try sends the request to one backend and, when that answers, the response to the client. fresh demands a new connection.
 func (c *conn) try(b *pool.Backend, fresh bool) (v verdict, keep bool) {
 	c.failure = failConnection
-	u, err := c.srv.connect(b, fresh, c.req.kind == methodUnsafe)
+	u, err := c.srv.connect(b, fresh)
 	if err != nil {
 		if isDead(err) {
 			b.Failed(c.srv.Now())
@@ -50,8 +50,8 @@ func (c *conn) try(b *pool.Backend, fresh bool) (v verdict, keep bool) {
 
 // receive reads responses until the final one, and sends them on.
 func (c *conn) receive(u *upstream) (v verdict, keep bool) {
-	for first := true; ; first = false {
-		head, err := u.readHead(c.srv.MaxHeaderBytes, first)
+	for interim := 0; ; interim++ {
+		head, err := u.readHead(c.srv.MaxHeaderBytes, interim == 0)
 		if err != nil {
 			return c.failReceive(u, err)
 		}
@@ -65,6 +65,8 @@ func (c *conn) receive(u *upstream) (v verdict, keep bool) {
 			return c.failReceive(u, malformed("the backend switched protocols unasked"))
 		case c.resp.status >= 200:
 			return c.respond(u, len(head))
+		case interim == maxInterim:
+			return c.failReceive(u, malformed("the backend sends interim responses without end"))
 		}
 		if err := c.inform(); err != nil {
 			return c.failReceive(u, err)
@@ -72,6 +74,9 @@ func (c *conn) receive(u *upstream) (v verdict, keep bool) {
 		u.in.discard(len(head))
 	}
 }
+
+// maxInterim is how many interim responses a request may have.
+const maxInterim = 100
 
 // inform passes on an interim response, when the client can have one: HTTP/1.0 knows none, and 100 is for those that asked.
 func (c *conn) inform() error {
@@ -181,8 +186,7 @@ func (c *conn) respond(u *upstream, size int) (v verdict, keep bool) {
 	if !persistent || c.stuck || u.in.len() > 0 || c.back.gone.Load() || c.srv.closing.Load() {
 		closeQuietly(u.tcp)
 	} else {
-		u.idle = c.srv.Now()
-		u.backend.PutIdle(u, u.idle)
+		u.backend.PutIdle(u, c.srv.Now())
 	}
 	if c.stuck {
 		c.linger()

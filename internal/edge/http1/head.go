@@ -74,7 +74,7 @@ func classify(name []byte) kind {
 	return classifyForwarded(lower[:len(name)])
 }
 
-// classifyForwarded catches the spellings that CGI-like apps cannot tell from X-Forwarded-….
+// classifyForwarded catches the spellings that CGI-like apps cannot tell from X-Forwarded-… and from the fields that frame a message.
 func classifyForwarded(lower []byte) kind {
 	for i, c := range lower {
 		if c == '_' {
@@ -83,6 +83,32 @@ func classifyForwarded(lower []byte) kind {
 	}
 	if bytes.HasPrefix(lower, []byte("x-forwarded-")) || string(lower) == "x-real-ip" {
 		return kindForwarded
+	}
+	switch string(lower) { // with underscores, or classify would have known them
+	case "content-length", "transfer-encoding":
+		return kindHop
+	}
+	return kindOther
+}
+
+// trailerKind tells the fields that must not come behind a body because they say how to take the message in, who sent it or what may be done
+// with it (RFC 9110, 6.5.1): some backends merge trailers into the head.
+func trailerKind(f field) kind {
+	var lower [24]byte
+	if f.kind != kindOther || len(f.name) > len(lower) {
+		return f.kind
+	}
+	for i, c := range f.name {
+		lower[i] = lowerByte(c)
+		if c == '_' {
+			lower[i] = '-'
+		}
+	}
+	switch string(lower[:len(f.name)]) {
+	case "age", "authorization", "cache-control", "content-encoding", "content-location", "content-range", "content-type", "cookie",
+		"date", "expires", "host", "location", "max-forwards", "pragma", "range", "retry-after", "set-cookie", "trailer", "vary",
+		"www-authenticate", "if-match", "if-none-match", "if-range", "if-modified-since", "if-unmodified-since", "expect", "connection", "upgrade":
+		return kindHop
 	}
 	return kindOther
 }
@@ -144,12 +170,20 @@ func parseField(line []byte) (field, error) {
 		}
 	}
 	value := trimSpace(line[colon+1:])
-	for _, c := range value {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return field{}, malformed(fmt.Sprintf("the value of header %q has a control character", name))
-		}
+	if hasControl(value) {
+		return field{}, malformed(fmt.Sprintf("the value of header %q has a control character", name))
 	}
 	return field{name, value, classify(name)}, nil
+}
+
+// hasControl reports whether text has a control character other than a tab.
+func hasControl(text []byte) bool {
+	for _, c := range text {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return true
+		}
+	}
+	return false
 }
 
 func trimSpace(b []byte) []byte {

@@ -29,7 +29,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		var r request
-		if r.parse(data[:end]) != nil {
+		if r.parse(bytes.Clone(data[:end])) != nil { // in place
 			return
 		}
 		out := r.appendTo(nil, forward{})

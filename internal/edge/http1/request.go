@@ -104,8 +104,7 @@ func (r *request) parseTarget() error {
 			return err
 		}
 	}
-	r.path, _, _ = bytes.Cut(r.target, []byte("?"))
-	return nil
+	return r.cleanPath()
 }
 
 // parseAbsolute takes host and path out of http://host/path. Such a host outranks the Host field (RFC 9112, 3.2.2).
@@ -116,9 +115,12 @@ func (r *request) parseAbsolute() error {
 	}
 	authority := r.target[colon+3:]
 	end := bytes.IndexAny(authority, "/?")
-	if end < 0 {
+	if end < 0 && len(authority) > 0 {
 		r.host, r.target = authority, []byte("/")
 		return nil
+	}
+	if end <= 0 {
+		return malformed("the request target has no host")
 	}
 	if authority[end] == '?' {
 		return malformed("the request target has no path")
@@ -155,9 +157,9 @@ func (r *request) checkFields() error {
 			if !equalFold(f.value, "100-continue") {
 				return malformed(fmt.Sprintf("the expectation %q is not known", f.value))
 			}
-			r.expect = r.minor == 1
+			r.expect = r.minor == 1 && r.hasBody()
 		case kindUpgrade:
-			if len(f.value) >= 3 && equalFold(f.value[:3], "h2c") { // a tunnel whose requests the edge would not see
+			if namesHTTP2(f.value) { // a tunnel whose requests the edge would not see
 				r.upgrade = false
 			}
 		default:
@@ -172,14 +174,28 @@ func (r *request) checkFields() error {
 	return r.parseHost()
 }
 
+// namesHTTP2 reports whether HTTP/2 is among the protocols of an Upgrade field.
+func namesHTTP2(value []byte) bool {
+	for protocol := range bytes.SplitSeq(value, []byte(",")) {
+		protocol = trimSpace(protocol)
+		if len(protocol) >= 3 && equalFold(protocol[:3], "h2c") || len(protocol) >= 4 && equalFold(protocol[:4], "http") {
+			return true
+		}
+	}
+	return false
+}
+
 // parseHost sets name from host.
 func (r *request) parseHost() error {
 	host := r.host
 	if end := bytes.LastIndexByte(host, ':'); end >= 0 && bytes.IndexByte(host[end:], ']') < 0 {
-		if _, ok := parseDecimal(host[end+1:]); !ok && end+1 < len(host) {
-			return malformed(fmt.Sprintf("the port in Host %q is not a number", r.host))
+		if port, ok := parseDecimal(host[end+1:]); (!ok || port > 65535) && end+1 < len(host) {
+			return malformed(fmt.Sprintf("the port in Host %q is not a number from 0 to 65535", r.host))
 		}
 		host = host[:end]
+	}
+	if !bracketed(host) {
+		return malformed(fmt.Sprintf("the brackets in Host %q enclose no address", r.host))
 	}
 	host = bytes.TrimSuffix(host, []byte("."))
 	if len(host) > len(r.nameBuf) {
@@ -195,13 +211,22 @@ func (r *request) parseHost() error {
 	return nil
 }
 
+// bracketed reports whether brackets, if there are any, stand around the whole of a host; and so do colons only within them.
+func bracketed(host []byte) bool {
+	if len(host) > 1 && host[0] == '[' && host[len(host)-1] == ']' {
+		host = host[1 : len(host)-1]
+		return bytes.IndexByte(host, '[') < 0 && bytes.IndexByte(host, ']') < 0
+	}
+	return bytes.IndexByte(host, '[') < 0 && bytes.IndexByte(host, ']') < 0 && bytes.IndexByte(host, ':') < 0
+}
+
 // isHost are the characters of a host without its port.
 var isHost = func() (table [256]bool) {
 	for c := range table {
 		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
 		table[c] = letter || c >= '0' && c <= '9' || c >= 0x80
 	}
-	for _, c := range "-._~!$&'()*+,;=:[]%" {
+	for _, c := range "-._~!$&'()*+;=:[]%" {
 		table[c] = true
 	}
 	return table
@@ -236,6 +261,14 @@ func (r *request) appendTo(b []byte, fw forward) []byte {
 	if upgrade {
 		b = append(b, "Connection: Upgrade\r\n"...)
 	}
+	switch { // as every parser reads it, however the client spelt it
+	case r.chunked:
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	case r.length >= 0:
+		b = append(b, "Content-Length: "...)
+		b = strconv.AppendInt(b, r.length, 10)
+		b = append(b, '\r', '\n')
+	}
 	b = r.appendForwarded(b, fw)
 	return append(b, '\r', '\n')
 }
@@ -243,16 +276,14 @@ func (r *request) appendTo(b []byte, fw forward) []byte {
 // passes reports whether a field goes on to the backend as it is.
 func (r *request) passes(f *field, trusted, upgrade bool) bool {
 	switch f.kind {
-	case kindHost, kindConnection, kindHop, kindForwardedFor:
+	case kindHost, kindConnection, kindHop, kindForwardedFor, kindContentLength, kindTransferEncoding:
 		return false
 	case kindUpgrade:
 		return upgrade
 	case kindForwarded:
 		return trusted
-	case kindContentLength, kindTransferEncoding:
-		return true
 	case kindExpect:
-		return r.minor == 1
+		return r.expect // without a body there is nothing to wait for
 	case kindOther:
 	}
 	return !r.nominated || !isNominated(r.fields, f.name)

@@ -48,6 +48,9 @@ func (r *response) parseLine(line []byte) error {
 	if len(line) > 13 {
 		r.reason = line[13:]
 	}
+	if hasControl(r.reason) {
+		return malformed("the response's reason has a control character")
+	}
 	return nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"time"
 
 	"vortex/internal/edge/pool"
 )
@@ -18,25 +17,40 @@ type upstream struct {
 	in      reader
 	out     writer
 	backend *pool.Backend
-	reused  bool  // it has carried a request before
-	idle    int64 // since when it waits for a request
+	reused  bool // it has carried a request before
+
+	raw  syscall.RawConn
+	look func(fd uintptr) bool // sets quiet
+	// Valid after look: whether the backend has neither closed the connection nor sent anything on it.
+	quiet bool
+	seen  [1]byte
+}
+
+func newUpstream(tcp net.Conn, b *pool.Backend) *upstream {
+	u := &upstream{tcp: tcp, in: reader{conn: tcp}, out: writer{conn: tcp}, backend: b}
+	if sys, ok := tcp.(syscall.Conn); ok {
+		u.raw, _ = sys.SyscallConn() // fails on a closed connection, which is not used again
+	}
+	u.look = func(fd uintptr) bool {
+		_, _, err := syscall.Recvfrom(int(fd), u.seen[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		u.quiet = errors.Is(err, syscall.EAGAIN)
+		return true
+	}
+	return u
 }
 
 // Close implements pool.Conn.
 func (u *upstream) Close() error { return u.tcp.Close() }
 
-// checkIdle is for how long an idle connection is trusted to be open without a look.
-const checkIdle = time.Second
-
-// connect returns a connection to a backend: an idle one, or with fresh always a new one. One for a request that
-// must not be sent twice is looked at before it is used again.
-func (s *Server) connect(b *pool.Backend, fresh, careful bool) (*upstream, error) {
+// connect returns a connection to a backend: an idle one, or with fresh always a new one. An idle one is looked at: what a backend has sent
+// unasked would be taken for the answer to the next request.
+func (s *Server) connect(b *pool.Backend, fresh bool) (*upstream, error) {
 	for !fresh {
 		u, ok := b.TakeIdle().(*upstream)
 		if !ok {
 			break
 		}
-		if (careful || s.Now()-u.idle > int64(checkIdle)) && !stillOpen(u.tcp) {
+		if !u.stillQuiet() {
 			closeQuietly(u.tcp)
 			continue
 		}
@@ -50,7 +64,7 @@ func (s *Server) connect(b *pool.Backend, fresh, careful bool) (*upstream, error
 	if err != nil {
 		return nil, err
 	}
-	return &upstream{tcp: tcp, in: reader{conn: tcp}, out: writer{conn: tcp}, backend: b}, nil
+	return newUpstream(tcp, b), nil
 }
 
 // isDead reports whether a failed connect says that the backend is not there, rather than that something is wrong here.
@@ -89,22 +103,7 @@ func (u *upstream) readHead(limit int, first bool) ([]byte, error) {
 	}
 }
 
-// stillOpen reports whether the other side has neither closed an idle connection nor sent anything on it.
-func stillOpen(c net.Conn) bool {
-	sys, ok := c.(syscall.Conn)
-	if !ok {
-		return true
-	}
-	raw, err := sys.SyscallConn()
-	if err != nil {
-		return false
-	}
-	quiet := false
-	err = raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		quiet = errors.Is(err, syscall.EAGAIN)
-		return true
-	})
-	return err == nil && quiet
+// stillQuiet reports whether the backend has neither closed an idle connection nor sent anything on it.
+func (u *upstream) stillQuiet() bool {
+	return u.raw != nil && u.raw.Read(u.look) == nil && u.quiet
 }
