@@ -1,7 +1,6 @@
 package vortex
 
 import (
-	"path"
 	"slices"
 	"strings"
 )
@@ -163,58 +162,6 @@ func (c *checker) probeTimes(h *HealthCheck) {
 		if f.value != nil && (*f.value < 1 || *f.value > 100) {
 			c.add("healthCheck."+f.name, "expected a number from 1 to 100, got %d", *f.value)
 		}
-	}
-}
-
-func (c *checker) route(a *App) {
-	r := a.Route
-	c.balance(a)
-	if a.Spec.Type == AppTypeWorker || a.Spec.Type == AppTypeTCP {
-		if len(r.Hosts)+len(r.Paths) > 0 {
-			c.add("route", "expected hosts and paths only for an app of type http, got type %s", a.Spec.Type)
-			return
-		}
-	}
-	hosts, paths := map[string]string{}, map[string]string{}
-	for i, host := range r.Hosts {
-		at := item("route.hosts", i)
-		c.host(at, host)
-		c.unique(hosts, host, at, "")
-	}
-	for i, p := range r.Paths {
-		at := item("route.paths", i)
-		c.routePath(at, p)
-		c.unique(paths, p, at, "")
-	}
-}
-
-func (c *checker) host(at, host string) {
-	const expected = `expected a host such as "app.example.com" or "*.example.com"`
-	name := strings.TrimPrefix(host, "*.")
-	switch {
-	case strings.Contains(host, "://"):
-		c.add(at, "%s, got %q; leave out the scheme", expected, host)
-	case strings.Contains(host, "/"):
-		c.add(at, "%s, got %q; put the path into route.paths", expected, host)
-	case strings.Contains(host, ":"):
-		c.add(at, "%s, got %q; leave out the port", expected, host)
-	case name != strings.ToLower(name):
-		c.add(at, "%s in lower case, got %q", expected, host)
-	case !isDomain(name):
-		c.add(at, "%s, got %q", expected, host)
-	}
-}
-
-func (c *checker) routePath(at, p string) {
-	switch {
-	case p == "" || p[0] != '/' || strings.ContainsFunc(p, unprintable):
-		c.add(at, `expected a path such as "/" or "/api", got %q`, p)
-	case strings.HasSuffix(p, "*"):
-		c.add(at, "expected a path without *, because everything below it is meant anyway, got %q", p)
-	case strings.ContainsAny(p, "?#"):
-		c.add(at, "expected a path without ? and #, got %q", p)
-	case path.Clean(p) != strings.TrimSuffix(p, "/") && p != "/":
-		c.add(at, "expected a path without //, /./ and /../, got %q (did you mean %q?)", p, path.Clean(p))
 	}
 }
 

@@ -149,6 +149,21 @@ func (EnvSource) Values() []EnvSource {
 	return []EnvSource{EnvSourceSDK, EnvSourceSecret, EnvSourceConfig}
 }
 
+// Compression is what Compress.algorithms may be.
+type Compression string
+
+// The values of Compression.
+const (
+	CompressionZstd Compression = "zstd"
+	CompressionBr   Compression = "br"
+	CompressionGzip Compression = "gzip"
+)
+
+// Values returns every Compression in the order of the schema.
+func (Compression) Values() []Compression {
+	return []Compression{CompressionZstd, CompressionBr, CompressionGzip}
+}
+
 // RolloutState is what RolloutRecord.state may be.
 type RolloutState string
 
@@ -469,10 +484,11 @@ type Header struct {
 	Value string `json:"value"`
 }
 
-// Route is what stands in App.route.
+// Route is how requests reach an app, and what is done with them on the way. What stands beside `rules` holds for every request; the
+// first of the rules that matches a request replaces what it names.
 type Route struct {
 	Hosts            []string        `json:"hosts,omitempty"`
-	Paths            []string        `json:"paths,omitempty"`
+	Paths            []string        `json:"paths,omitempty"` // "/api" and all below it, "=/api" that alone, "~^/v[0-9]+/" a regular expression
 	Balance          BalancePolicy   `json:"balance,omitempty"`
 	Hash             *HashKey        `json:"hash,omitempty"` // what ring-hash and maglev keep together; absent: the client's address
 	Sticky           *Sticky         `json:"sticky,omitempty"`
@@ -480,6 +496,9 @@ type Route struct {
 	Zone             *ZonePreference `json:"zone,omitempty"`
 	Split            []SplitPart     `json:"split,omitempty"` // shares of the requests by release
 	Mirror           *Mirror         `json:"mirror,omitempty"`
+	Rules            []RouteRule     `json:"rules,omitempty"`
+
+	RoutePolicy
 }
 
 // SetDefaults gives every field that is absent and has a default in the schema that value,
@@ -491,6 +510,131 @@ func (x *Route) SetDefaults() {
 	if x.Zone != nil {
 		x.Zone.SetDefaults()
 	}
+}
+
+// RouteRule is what is done with the requests that match its paths, methods and headers.
+type RouteRule struct {
+	Paths   []string `json:"paths,omitempty"`   // as in Route; none is every path
+	Without []string `json:"without,omitempty"` // fields of the route that do not hold here: [basicAuth]
+
+	RoutePolicy
+}
+
+// RoutePolicy is which requests a route or a rule is for, besides their host and path, and what is done with them.
+type RoutePolicy struct {
+	Methods         []string       `json:"methods,omitempty"` // GET stands for HEAD too
+	Headers         []HeaderMatch  `json:"headers,omitempty"` // all of them
+	Rewrite         *Rewrite       `json:"rewrite,omitempty"`
+	Redirect        *Redirect      `json:"redirect,omitempty"`
+	RequestHeaders  *HeaderEdits   `json:"requestHeaders,omitempty"`
+	ResponseHeaders *HeaderEdits   `json:"responseHeaders,omitempty"`
+	Compress        *Compress      `json:"compress,omitempty"`
+	Cors            *Cors          `json:"cors,omitempty"`
+	BasicAuth       *BasicAuth     `json:"basicAuth,omitempty"`
+	Maintenance     *Maintenance   `json:"maintenance,omitempty"`
+	Limits          *RequestLimits `json:"limits,omitempty"`
+	Timeouts        *Timeouts      `json:"timeouts,omitempty"`
+	Retry           *Retry         `json:"retry,omitempty"`
+	RequestID       *bool          `json:"requestID,omitempty"` // every request and response has an X-Request-Id
+	Forwarded       *bool          `json:"forwarded,omitempty"` // the app gets Forwarded (RFC 7239) beside X-Forwarded-…
+	AccessLog       *AccessLog     `json:"accessLog,omitempty"`
+}
+
+// HeaderMatch is what a header field must be.
+type HeaderMatch struct {
+	Name   string `json:"name"`
+	Value  string `json:"value,omitempty"` // exactly this; without value, regex and absent any value will do
+	Regex  string `json:"regex,omitempty"`
+	Absent *bool  `json:"absent,omitempty"`
+}
+
+// Rewrite changes the path and the Host that the app sees.
+type Rewrite struct {
+	StripPrefix string `json:"stripPrefix,omitempty"` // "/api" makes /users of /api/users
+	AddPrefix   string `json:"addPrefix,omitempty"`
+	Regex       string `json:"regex,omitempty"`       // every match of it in the path …
+	Replacement string `json:"replacement,omitempty"` // … becomes this: "/users/$1"
+	Host        string `json:"host,omitempty"`        // the Host the app sees
+}
+
+// Redirect sends the client elsewhere.
+type Redirect struct {
+	To        string  `json:"to,omitempty"`        // "/new", "https://example.com{path}", "/new/$1"
+	Regex     string  `json:"regex,omitempty"`     // only for paths that match it; its groups are $1, $2 of to
+	HTTPS     *bool   `json:"https,omitempty"`     // only for requests that came without TLS, to https://
+	Port      *uint16 `json:"port,omitempty"`      // of https; default 443
+	Status    *uint16 `json:"status,omitempty"`    // 301, 302, 303, 307 or 308; default 308
+	KeepQuery *bool   `json:"keepQuery,omitempty"` // default true
+}
+
+// HeaderEdits change a message's header; remove comes first. Values may hold {client}, {host}, {scheme}, {request_id} and {app}, and in a request
+// {method}, {path} and {query}.
+type HeaderEdits struct {
+	Set    map[string]string `json:"set,omitempty"`
+	Add    map[string]string `json:"add,omitempty"`
+	Remove []string          `json:"remove,omitempty"`
+}
+
+// Compress says which responses are compressed.
+type Compress struct {
+	Algorithms []Compression `json:"algorithms,omitempty"` // the first that the client takes as gladly as any; default all
+	Types      []string      `json:"types,omitempty"`      // of content: "text/*", "application/json"; default is what shrinks
+	MinSize    string        `json:"minSize,omitempty"`    // default 1Ki
+}
+
+// Cors lets scripts of other origins ask; preflights are answered at the edge.
+type Cors struct {
+	Origins     []string `json:"origins"`           // "https://app.example.com", "https://*.example.com", "*"
+	Methods     []string `json:"methods,omitempty"` // default GET, HEAD and POST
+	Headers     []string `json:"headers,omitempty"` // a script may send; "*" is any
+	Expose      []string `json:"expose,omitempty"`  // a script may read
+	Credentials *bool    `json:"credentials,omitempty"`
+	MaxAge      Duration `json:"maxAge,omitzero"` // a browser keeps the answer this long
+}
+
+// BasicAuth asks for a name and a password.
+type BasicAuth struct {
+	Users map[string]string `json:"users"` // the bcrypt hash of each one's password: htpasswd -nB NAME
+	Realm string            `json:"realm,omitempty"`
+}
+
+// Maintenance answers instead of an app that is worked on.
+type Maintenance struct {
+	Enabled     *bool    `json:"enabled,omitempty"` // default true
+	Allow       []string `json:"allow,omitempty"`   // clients who see the app meanwhile: "10.0.0.0/8"
+	Body        string   `json:"body,omitempty"`
+	ContentType string   `json:"contentType,omitempty"` // default text/html; charset=utf-8
+	Status      *uint16  `json:"status,omitempty"`      // default 503
+	RetryAfter  Duration `json:"retryAfter,omitzero"`
+}
+
+// RequestLimits are how large a request may be.
+type RequestLimits struct {
+	Body    string `json:"body,omitempty"`    // "10Mi"; larger is answered with 413
+	Headers string `json:"headers,omitempty"` // "16Ki" for all together; larger is answered with 431
+}
+
+// Timeouts of an exchange.
+type Timeouts struct {
+	Connect Duration `json:"connect,omitzero"` // to a backend; default 2s
+	PerTry  Duration `json:"perTry,omitzero"`  // from a request's end to its response's head; default 5m
+	Idle    Duration `json:"idle,omitzero"`    // without progress of a response's body; default none
+	Total   Duration `json:"total,omitzero"`   // of the whole exchange, tries and body; default none
+}
+
+// Retry is when a request is sent again. What never reached a backend always is.
+type Retry struct {
+	Attempts      *uint32  `json:"attempts,omitempty"`      // tries in all; default 3
+	Statuses      []uint16 `json:"statuses,omitempty"`      // answers that are tried again elsewhere: [502, 503]
+	OnTimeout     *bool    `json:"onTimeout,omitempty"`     // a try that took longer than timeouts.perTry too
+	BudgetPercent *float64 `json:"budgetPercent,omitempty"` // of the app's requests in flight that may be retries; default 50
+	MinPerSecond  *uint32  `json:"minPerSecond,omitempty"`  // retries that the budget always lets through; default 100
+}
+
+// AccessLog says which requests stand in the access log.
+type AccessLog struct {
+	Enabled *bool    `json:"enabled,omitempty"` // default true
+	Sample  *float64 `json:"sample,omitempty"`  // share of the answers below 500 that is written, 0 to 1; default 1
 }
 
 // HashKey says what of a request decides about its backend. One of them; a request without it goes by the client's address.
@@ -716,6 +860,9 @@ type RouterRecord struct {
 	Zone             *ZonePreference `json:"zone,omitempty"`
 	Split            []SplitPart     `json:"split,omitempty"`
 	Mirror           *Mirror         `json:"mirror,omitempty"`
+	Methods          []string        `json:"methods,omitempty"`
+	Headers          []HeaderMatch   `json:"headers,omitempty"`
+	Rules            []RouteRule     `json:"rules,omitempty"` // each complete; the first that matches holds
 	Backends         []Backend       `json:"backends"`
 }
 

@@ -129,6 +129,9 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 			Zone: c.Zone, Shifting: func() { signal(e.shifting) },
 		},
 		Contested: e.contested,
+		Invalid: func(app string, err error) {
+			e.log.Error("Route cannot be read, it lets nothing through", "app", app, "err", err)
+		},
 	})
 	h := c.HTTP
 	h.Table, h.Meters, h.Limiter, h.Metrics, h.Log, h.Trusted = e.table, e.meters, e.limiter, c.Metrics, c.Log, c.Trusted

@@ -148,6 +148,7 @@ func router(v kind.View, app *vortex.AppRecord) vortex.RouterRecord {
 		rec.Hosts, rec.Paths, rec.Balance = route.Hosts, route.Paths, route.Balance
 		rec.Hash, rec.Sticky, rec.SlowStartSeconds, rec.Zone = route.Hash, route.Sticky, route.SlowStartSeconds, route.Zone
 		rec.Split, rec.Mirror = route.Split, route.Mirror
+		rec.Methods, rec.Headers, rec.Rules = route.Methods, route.Headers, route.EffectiveRules()
 	}
 	for _, in := range kind.Find(v, vortex.Instances, "client_id", app.Name) {
 		if b, ok := backend(v, in.Value); ok {

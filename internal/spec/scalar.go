@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"vortex"
 	"vortex/internal/kind/ksl"
 )
 
@@ -19,6 +20,8 @@ func (d *decoder) scalar(n *yaml.Node, kind ksl.Scalar, path string) any {
 		return d.boolean(n, path)
 	case kind.Numeric():
 		return d.number(n, kind, path)
+	case kind == ksl.Duration:
+		return d.duration(n, path)
 	default:
 		return d.text(n, path)
 	}
@@ -39,6 +42,16 @@ func (d *decoder) text(n *yaml.Node, path string) any {
 		}
 	}
 	d.src.fault(n, "%sexpected a string, got %s", prefix(path), describe(n))
+	return nil
+}
+
+// duration decodes a time such as 1m30s.
+func (d *decoder) duration(n *yaml.Node, path string) any {
+	var v vortex.Duration
+	if n.Kind == yaml.ScalarNode && v.UnmarshalText([]byte(n.Value)) == nil {
+		return v.String()
+	}
+	d.src.fault(n, `%sexpected a duration such as "5s" or "1h30m", got %s`, prefix(path), describe(n))
 	return nil
 }
 

@@ -32,7 +32,7 @@ func (c *conn) dispatch(size int) bool {
 	if string(path) == "*" {
 		path = slash
 	}
-	m := c.srv.Table.MatchOn(c.listener.Name(), c.req.name, path)
+	m := c.srv.Table.MatchOn(c.listener.Name(), c.req.name, path, &c.req)
 	switch {
 	case !m.Claimed && c.wantsMetrics(path):
 		c.in.discard(size)

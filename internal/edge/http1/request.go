@@ -321,12 +321,27 @@ func (r *request) appendForwarded(b []byte, fw forward) []byte {
 }
 
 func (r *request) has(lower string) bool {
-	for i := range r.fields {
-		if equalFold(r.fields[i].name, lower) {
-			return true
+	_, ok := nth(r.fields, lower, 0)
+	return ok
+}
+
+// Verb implements policy.Head.
+func (r *request) Verb() []byte { return r.method }
+
+// Field implements policy.Fields.
+func (r *request) Field(lower string, n int) (value []byte, ok bool) { return nth(r.fields, lower, n) }
+
+// nth returns the value of the n-th field of a name.
+func nth(fields []field, lower string, n int) (value []byte, ok bool) {
+	for i := range fields {
+		if equalFold(fields[i].name, lower) {
+			if n == 0 {
+				return fields[i].value, true
+			}
+			n--
 		}
 	}
-	return false
+	return nil, false
 }
 
 func appendField(b, name, value []byte) []byte {

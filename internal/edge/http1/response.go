@@ -98,3 +98,6 @@ func (r *response) appendTo(b []byte) []byte {
 	}
 	return b
 }
+
+// Field implements policy.Fields.
+func (r *response) Field(lower string, n int) (value []byte, ok bool) { return nth(r.fields, lower, n) }

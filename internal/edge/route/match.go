@@ -3,9 +3,12 @@ package route
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"slices"
 	"strings"
 
+	"vortex"
+	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 )
 
@@ -14,22 +17,25 @@ const localSuffix = ".localhost"
 
 // Match is where a request goes.
 type Match struct {
-	Pool     *pool.Pool // nil when no app answers
-	Strip    int        // bytes of the path to leave out; they are told in X-Forwarded-Prefix
-	Redirect bool       // the path is an app's bare prefix: the client should add a slash
-	Claimed  bool       // an app claims the host, whether or not it answers on this path
+	Pool     *pool.Pool     // nil when no app answers
+	Policy   *policy.Policy // what else is done with the request; nil is nothing
+	Strip    int            // bytes of the path to leave out; they are told in X-Forwarded-Prefix
+	Redirect bool           // the path is an app's bare prefix: the client should add a slash
+	Claimed  bool           // an app claims the host, whether or not it answers on this path
 }
 
-// target is a pool and the path prefixes it answers on.
+// target is a pool and the requests it answers.
 type target struct {
-	pool  *pool.Pool
-	paths []string // without a trailing slash, longest first; "" matches every path
+	pool   *pool.Pool
+	policy *policy.Policy
+	when   policy.Conditions
+	paths  []policy.Path // in the order they are tried
 }
 
-// prefixRoute is one path prefix below a host.
-type prefixRoute struct {
-	path string
-	pool *pool.Pool
+// pathRoute is one path below a host.
+type pathRoute struct {
+	path policy.Path
+	*target
 }
 
 // listenerRoutes are the routing tables by listener, and never change.
@@ -70,18 +76,19 @@ func buildListenerRoutes(apps []*entry) *listenerRoutes {
 
 // routes is an immutable routing table.
 type routes struct {
-	exact    map[string][]prefixRoute // by host
-	wildcard map[string][]prefixRoute // by the host's suffix, with its leading dot
-	any      []prefixRoute            // on every host
-	names    map[string]*target       // every HTTP app, for <name>.localhost
-	prefixes map[string]*target       // apps without hosts, for /<name>/
-	only     *target                  // the single HTTP app, when it has no hosts
+	exact    map[string][]pathRoute // by host
+	wildcard map[string][]pathRoute // by the host's suffix, with its leading dot
+	any      []pathRoute            // on every host
+	names    map[string]*target     // every HTTP app, for <name>.localhost
+	prefixes map[string]*target     // apps without hosts, for /<name>/
+	only     *target                // the single HTTP app, when it has no hosts
 }
 
 // match finds the app of a request. host is in lower case, without a port and a trailing dot; path is as sent, without a query.
-// It does not allocate.
+// head is for the routes that ask for methods and headers; nil meets none of them. It does not allocate.
 //
-// The first of these that knows the host decides, and within it the longest path prefix:
+// The first of these that knows the host decides, and within it the exact path, then the first regular expression that
+// matches, then the longest path prefix, each with more conditions before fewer:
 //
 //  1. hosts named exactly,
 //  2. wildcards, the most specific first; *.example.com matches any number of labels, and not example.com,
@@ -90,32 +97,32 @@ type routes struct {
 //
 // A host none of them knows goes on to /<name>/ of an app without hosts, and then to the only HTTP app, if it has
 // no hosts. A wildcard also takes the paths that a more specific entry does not answer.
-func (r *routes) match(host, path []byte) Match {
-	if m := r.byHost(host, path); m.Claimed {
+func (r *routes) match(host, path []byte, head policy.Head) Match {
+	if m := r.byHost(host, path, head); m.Claimed {
 		return m
 	}
-	if m := r.byPrefix(path); m.Pool != nil {
+	if m := r.byPrefix(path, head); m.Pool != nil {
 		return m
 	}
-	if r.only != nil && r.only.matches(path) {
-		return Match{Pool: r.only.pool}
+	if r.only != nil && r.only.matches(path, head) {
+		return r.only.match(false)
 	}
 	return Match{}
 }
 
-func (r *routes) byHost(host, path []byte) Match {
+func (r *routes) byHost(host, path []byte, head policy.Head) Match {
 	claimed := false
 	if list, ok := r.exact[string(host)]; ok {
 		claimed = true
-		if p := longest(list, path); p != nil {
-			return Match{Pool: p, Claimed: true}
+		if t := first(list, path, head); t != nil {
+			return t.match(true)
 		}
 	}
 	for i := bytes.IndexByte(host, '.'); i >= 0 && len(r.wildcard) > 0; {
 		if list, ok := r.wildcard[string(host[i:])]; ok {
 			claimed = true
-			if p := longest(list, path); p != nil {
-				return Match{Pool: p, Claimed: true}
+			if t := first(list, path, head); t != nil {
+				return t.match(true)
 			}
 		}
 		next := bytes.IndexByte(host[i+1:], '.')
@@ -127,18 +134,21 @@ func (r *routes) byHost(host, path []byte) Match {
 	if name, ok := bytes.CutSuffix(host, []byte(localSuffix)); ok {
 		if t := r.names[string(name)]; t != nil {
 			claimed = true
-			if t.matches(path) {
-				return Match{Pool: t.pool, Claimed: true}
+			if t.matches(path, head) {
+				return t.match(true)
 			}
 		}
 	}
 	if len(r.any) > 0 {
-		return Match{Pool: longest(r.any, path), Claimed: true}
+		claimed = true
+		if t := first(r.any, path, head); t != nil {
+			return t.match(true)
+		}
 	}
 	return Match{Claimed: claimed}
 }
 
-func (r *routes) byPrefix(path []byte) Match {
+func (r *routes) byPrefix(path []byte, head policy.Head) Match {
 	if len(path) < 2 || path[0] != '/' {
 		return Match{}
 	}
@@ -152,46 +162,45 @@ func (r *routes) byPrefix(path []byte) Match {
 		return Match{}
 	case len(rest) == 0:
 		return Match{Pool: t.pool, Redirect: true}
-	case !t.matches(rest):
+	case !t.matches(rest, head):
 		return Match{}
 	}
-	return Match{Pool: t.pool, Strip: 1 + len(name)}
+	m := t.match(false)
+	m.Strip = 1 + len(name)
+	return m
 }
 
-func longest(list []prefixRoute, path []byte) *pool.Pool {
+// first returns where the first path goes that a request meets.
+func first(list []pathRoute, path []byte, head policy.Head) *target {
 	for i := range list {
-		if below(path, list[i].path) {
-			return list[i].pool
+		if list[i].path.Matches(path) && list[i].when.Met(head) {
+			return list[i].target
 		}
 	}
 	return nil
 }
 
-func (t *target) matches(path []byte) bool {
-	for _, prefix := range t.paths {
-		if below(path, prefix) {
-			return true
+func (t *target) matches(path []byte, head policy.Head) bool {
+	for i := range t.paths {
+		if t.paths[i].Matches(path) {
+			return t.when.Met(head)
 		}
 	}
 	return false
 }
 
-// below reports whether path is prefix or lies below it, at a segment's boundary.
-func below(path []byte, prefix string) bool {
-	if len(path) < len(prefix) || string(path[:len(prefix)]) != prefix {
-		return false
-	}
-	return len(path) == len(prefix) || prefix == "" || path[len(prefix)] == '/'
+func (t *target) match(claimed bool) Match {
+	return Match{Pool: t.pool, Policy: t.policy, Claimed: claimed}
 }
 
 // buildRoutes makes the table of apps, which come in the order of their names: the first to claim a host and path keeps it.
 func buildRoutes(apps []*entry) *routes {
 	r := &routes{
-		exact: map[string][]prefixRoute{}, wildcard: map[string][]prefixRoute{},
+		exact: map[string][]pathRoute{}, wildcard: map[string][]pathRoute{},
 		names: map[string]*target{}, prefixes: map[string]*target{},
 	}
 	for _, e := range apps {
-		t := &target{e.pool, e.paths}
+		t := &target{e.pool, e.policy, e.when, e.paths}
 		if e.app.Unnamed {
 			r.claimUnnamed(e, t)
 			continue
@@ -207,9 +216,9 @@ func buildRoutes(apps []*entry) *routes {
 			r.claim(host, t)
 		}
 	}
-	for _, byHost := range []map[string][]prefixRoute{r.exact, r.wildcard, {"": r.any}} {
+	for _, byHost := range []map[string][]pathRoute{r.exact, r.wildcard, {"": r.any}} {
 		for _, list := range byHost {
-			slices.SortStableFunc(list, func(a, b prefixRoute) int { return cmp.Compare(len(b.path), len(a.path)) })
+			slices.SortStableFunc(list, comparePathRoutes)
 		}
 	}
 	return r
@@ -224,7 +233,7 @@ func (r *routes) claimUnnamed(e *entry, t *target) {
 		return
 	}
 	for _, path := range t.paths {
-		r.any = append(r.any, prefixRoute{path, t.pool})
+		r.any = append(r.any, pathRoute{path, t})
 	}
 }
 
@@ -234,7 +243,7 @@ func (r *routes) claim(host string, t *target) {
 		byHost, host = r.wildcard, suffix
 	}
 	for _, path := range t.paths {
-		byHost[host] = append(byHost[host], prefixRoute{path, t.pool})
+		byHost[host] = append(byHost[host], pathRoute{path, t})
 	}
 }
 
@@ -250,15 +259,39 @@ func cleanHosts(hosts []string) []string {
 	return clean
 }
 
-// cleanPaths brings path prefixes into the form match compares with. None is every path.
-func cleanPaths(paths []string) []string {
-	var clean []string
-	for _, path := range paths {
-		clean = append(clean, strings.TrimRight("/"+strings.TrimLeft(path, "/"), "/"))
+// comparePathRoutes puts what is tried first first.
+func comparePathRoutes(a, b pathRoute) int {
+	return cmp.Or(comparePaths(a.path, b.path), cmp.Compare(b.when.Len(), a.when.Len()))
+}
+
+// comparePaths puts exact paths before regular expressions, which stay in their order, and those before prefixes, the longest first.
+func comparePaths(a, b policy.Path) int {
+	if rank := cmp.Compare(rankOf(a.Match), rankOf(b.Match)); rank != 0 || a.Match == vortex.PathRegex {
+		return rank
 	}
-	if len(clean) == 0 {
-		return []string{""}
+	return cmp.Compare(len(b.Text), len(a.Text))
+}
+
+func rankOf(m vortex.PathMatch) int {
+	return slices.Index([]vortex.PathMatch{vortex.PathExact, vortex.PathRegex, vortex.PathPrefix}, m)
+}
+
+// compilePaths brings an app's paths into the form match compares with, in the order they are tried. None is every path. One that
+// cannot be read is left out and told: it matches nothing.
+func compilePaths(entries []string) ([]policy.Path, error) {
+	if len(entries) == 0 {
+		return []policy.Path{{}}, nil
 	}
-	slices.SortFunc(clean, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
-	return slices.Compact(clean)
+	var paths []policy.Path
+	var errs []error
+	for _, entry := range entries {
+		p, err := policy.CompilePath(entry)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		paths = append(paths, p)
+	}
+	slices.SortStableFunc(paths, comparePaths)
+	return paths, errors.Join(errs...)
 }

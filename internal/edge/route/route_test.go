@@ -142,10 +142,10 @@ func TestAppsOfListeners(t *testing.T) {
 	table.Reset([]App{inner, outer, app("all", []string{"y"}, nil)}, 1)
 	for listener, want := range map[string]string{"private": "inner", "public": "outer", "other": "outer", "fourth": "", "": ""} {
 		got := ""
-		if m := table.MatchOn(listener, []byte("x"), []byte("/")); m.Pool != nil {
+		if m := table.MatchOn(listener, []byte("x"), []byte("/"), nil); m.Pool != nil {
 			got = m.Pool.App
 		}
-		if m := table.MatchOn(listener, []byte("y"), []byte("/")); got != want || m.Pool.App != "all" {
+		if m := table.MatchOn(listener, []byte("y"), []byte("/"), nil); got != want || m.Pool.App != "all" {
 			t.Errorf("on %q got %q and %+v, want %q", listener, got, m, want)
 		}
 	}
@@ -338,9 +338,10 @@ func benchTable() *Table {
 func TestMatchAndPickDoNotAllocate(t *testing.T) {
 	table := benchTable()
 	for _, host := range []string{"h4.example", "h5.example", "h6.example", "h7.example", "a.b.w8.example", "app-9.localhost"} {
+		host, path := []byte(host), []byte("/api/users")
 		n := testing.AllocsPerRun(1000, func() {
 			var tried pool.Tried
-			m := table.Match([]byte(host), []byte("/api/users"))
+			m := table.Match(host, path)
 			m.Pool.Pick(math.MaxUint64, 0, &tried).Done()
 		})
 		if n != 0 {

@@ -1,6 +1,6 @@
 // Package route decides which Pool answers a request, by host and path. The Pool (package pool) picks the Backend.
 //
-// It knows neither HTTP nor connections: hosts and paths are bytes. Any engine, whatever protocol it speaks and
+// It knows no connections: hosts and paths are bytes, and what else a route asks of a request it looks up by a field's name. Any engine, whatever protocol it speaks and
 // however it waits for sockets, calls it in the same way:
 //
 //	m := table.Match(host, path)
@@ -16,13 +16,18 @@ package route
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"vortex"
+	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 )
 
@@ -32,7 +37,10 @@ type App struct {
 	HTTP     bool // it speaks HTTP; others are kept and never matched
 	Hosts    []string
 	Paths    []string
-	Settings pool.Settings // how its pool spreads requests
+	Methods  []string             // only requests with one of these are the app's; none is all
+	Headers  []vortex.HeaderMatch // only requests with all of these
+	Rules    []vortex.RouteRule   // what else is done with them; the first that matches holds
+	Settings pool.Settings        // how its pool spreads requests
 	Mirror   Mirror
 	Backends []pool.Endpoint
 
@@ -60,7 +68,8 @@ type Change struct {
 type Config struct {
 	pool.Config
 
-	Contested func(Contest) // called once for every route that two apps begin to claim; must not block; nil is none
+	Contested func(Contest)               // called once for every route that two apps begin to claim; must not block; nil is none
+	Invalid   func(app string, err error) // called with what of an app's route cannot be read; must not block; nil is none
 }
 
 // Contest is a route that two apps claim. The one whose name comes first keeps it.
@@ -83,9 +92,12 @@ type Table struct {
 
 // entry is one app as it was applied last.
 type entry struct {
-	app          App
-	hosts, paths []string // clean
-	pool         *pool.Pool
+	app    App
+	hosts  []string // clean
+	paths  []policy.Path
+	when   policy.Conditions
+	policy *policy.Policy
+	pool   *pool.Pool
 }
 
 // shared is a pool and how many apps it answers for.
@@ -98,6 +110,9 @@ type shared struct {
 func NewTable(c Config) *Table {
 	if c.Contested == nil {
 		c.Contested = func(Contest) {}
+	}
+	if c.Invalid == nil {
+		c.Invalid = func(string, error) {}
 	}
 	if c.Drained == nil {
 		c.Drained = func() {}
@@ -112,11 +127,11 @@ func NewTable(c Config) *Table {
 
 // Match finds the app that answers a request; see routes.match for the order. host is in lower case, without
 // port and trailing dot; path is as sent, without its query.
-func (t *Table) Match(host, path []byte) Match { return t.MatchOn("", host, path) }
+func (t *Table) Match(host, path []byte) Match { return t.MatchOn("", host, path, nil) }
 
-// MatchOn is Match for a request that came in on the listener of a name.
-func (t *Table) MatchOn(listener string, host, path []byte) Match {
-	return t.routes.Load().of(listener).match(host, path)
+// MatchOn is Match for a request that came in on the listener of a name, with the head that routes may ask for methods and headers.
+func (t *Table) MatchOn(listener string, host, path []byte, head policy.Head) Match {
+	return t.routes.Load().of(listener).match(host, path, head)
 }
 
 // Apply takes in an app's router at a revision.
@@ -205,7 +220,7 @@ func (t *Table) mirror(e *entry) {
 // put makes one app as given. It reports whether routes must be rebuilt and whether backends were removed.
 func (t *Table) put(app App) (moved, dropped bool) {
 	e := t.apps[app.Name]
-	next := &entry{app: app, hosts: cleanHosts(app.Hosts), paths: cleanPaths(app.Paths)}
+	next := t.compile(app, e)
 	next.pool = t.acquire(app.poolName())
 	t.apps[app.Name] = next
 	dropped = t.fleet.Fill(next.pool, app.Settings, app.Backends)
@@ -217,10 +232,36 @@ func (t *Table) put(app App) (moved, dropped bool) {
 	return next.movedFrom(e), dropped
 }
 
+// compile makes an app's entry. What did not change since old is taken over: a policy remembers who has proved their password.
+func (t *Table) compile(app App, old *entry) *entry {
+	next := &entry{app: app, hosts: cleanHosts(app.Hosts)}
+	if old != nil && old.sameRules(&app) {
+		next.paths, next.when, next.policy = old.paths, old.when, old.policy
+		return next
+	}
+	var errs [3]error
+	next.paths, errs[0] = compilePaths(app.Paths)
+	next.when, errs[1] = policy.CompileConditions(app.Methods, app.Headers)
+	next.policy, errs[2] = policy.Compile(app.Rules)
+	if errs[1] != nil {
+		next.paths = nil // conditions that cannot be read are not met
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		t.config.Invalid(app.Name, err)
+	}
+	return next
+}
+
+// sameRules reports whether the same is done with the same requests as before.
+func (e *entry) sameRules(app *App) bool {
+	return slices.Equal(e.app.Paths, app.Paths) && slices.Equal(e.app.Methods, app.Methods) &&
+		reflect.DeepEqual(e.app.Headers, app.Headers) && reflect.DeepEqual(e.app.Rules, app.Rules)
+}
+
 // movedFrom reports whether other requests reach the app, or its pool is another one, than before.
 func (e *entry) movedFrom(old *entry) bool {
 	return e.app.HTTP != old.app.HTTP || e.app.Unnamed != old.app.Unnamed || e.pool != old.pool ||
-		!slices.Equal(e.hosts, old.hosts) || !slices.Equal(e.paths, old.paths) || !slices.Equal(e.app.Listeners, old.app.Listeners)
+		!slices.Equal(e.hosts, old.hosts) || !old.sameRules(&e.app) || !slices.Equal(e.app.Listeners, old.app.Listeners)
 }
 
 // acquire returns the pool of a name for one more app.
@@ -275,11 +316,12 @@ func (t *Table) rebuild() {
 
 // contests finds the routes that several apps claim; apps are in the order of their names.
 func contests(apps []*entry) map[Contest]bool {
-	type claim struct{ listener, host, path string }
+	type claim struct{ listener, host, path, conditions string }
 	winners := map[claim]string{}
 	found := map[Contest]bool{}
 	names := listenersOf(apps)
 	for _, e := range apps {
+		conditions := e.app.conditions()
 		reached := e.app.Listeners
 		if len(reached) == 0 {
 			reached = names
@@ -287,19 +329,27 @@ func contests(apps []*entry) map[Contest]bool {
 		for _, listener := range reached {
 			for _, host := range e.hosts {
 				for _, path := range e.paths {
-					c := claim{listener, host, path}
+					c := claim{listener, host, path.String(), conditions}
 					winner, taken := winners[c]
 					switch {
 					case !taken:
 						winners[c] = e.app.Name
 					case winner != e.app.Name:
-						found[Contest{Host: host, Path: path + "/", Winner: winner, Loser: e.app.Name}] = true
+						found[Contest{Host: host, Path: c.path, Winner: winner, Loser: e.app.Name}] = true
 					}
 				}
 			}
 		}
 	}
 	return found
+}
+
+// conditions returns what an app asks of requests besides host and path, as a text to compare.
+func (a *App) conditions() string {
+	if len(a.Methods)+len(a.Headers) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%q %+v", a.Methods, a.Headers)
 }
 
 // listenersOf returns the names of the listeners that apps name, and "" for all the others.

@@ -88,7 +88,7 @@ func (p *parser) typeAttributes(t *Type, attrs []attribute) {
 			t.Table = p.stringArg(a, `@table("Pots")`)
 		case "extends":
 			if base := p.stringArg(a, `@extends("Pot")`); base != "" {
-				p.extends = append(p.extends, extension{t, base, a.arg.at})
+				p.extends = append(p.extends, extension{t: t, base: base, at: a.arg.at})
 			}
 		default:
 			p.unknownAttribute(a, "type", typeAttributes, fieldAttributes)

@@ -64,10 +64,20 @@ type defaultRef struct {
 
 // extension is a type that has the fields of another one too.
 type extension struct {
-	t    *Type
-	base string
-	at   token
+	t     *Type
+	base  string
+	at    token
+	state extensionState
 }
+
+// extensionState is how far an extension is made.
+type extensionState uint8
+
+const (
+	extendsLater extensionState = iota
+	extendsNow
+	extended
+)
 
 func (p *parser) peek() token { return p.tokens[p.pos] }
 

@@ -15,8 +15,8 @@ func builtin(name string) (Scalar, bool) {
 // resolve gives every mention of a type its meaning and checks what needs the whole schema.
 func (p *parser) resolve() {
 	p.schema.index()
-	for _, e := range p.extends {
-		p.extend(e)
+	for i := range p.extends {
+		p.extend(&p.extends[i])
 	}
 	p.schema.build()
 	unknown := false
@@ -46,17 +46,28 @@ func (p *parser) resolve() {
 	p.schema.build()
 }
 
-// extend gives a type the fields of the one it extends, after its own.
-func (p *parser) extend(e extension) {
+// extend gives a type the fields of the one it extends, after its own. That one comes first, if it extends another itself.
+func (p *parser) extend(e *extension) {
+	if e.state != extendsLater {
+		return
+	}
+	e.state = extendsNow
+	defer func() { e.state = extended }()
 	base, ok := p.schema.types[e.base]
-	switch {
-	case !ok:
+	if !ok {
 		p.errorf(e.at, "there is no type %s%s", e.base, nearestType(e.base, p.typeNames()))
 		return
-	case base == e.t || slices.ContainsFunc(p.extends, func(other extension) bool { return other.t == base }):
-		p.errorf(e.at, "%s cannot extend %s, which extends a type itself", e.t.Name, base.Name)
-		return
-	case base.Prefix != "":
+	}
+	for i := range p.extends {
+		if p.extends[i].t == base {
+			p.extend(&p.extends[i])
+			if p.extends[i].state == extendsNow {
+				p.errorf(e.at, "%s cannot extend %s, which extends %s itself", e.t.Name, base.Name, e.t.Name)
+				return
+			}
+		}
+	}
+	if base.Prefix != "" {
 		p.errorf(e.at, "%s cannot extend %s, which is a record", e.t.Name, base.Name)
 		return
 	}
