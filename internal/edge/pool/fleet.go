@@ -116,8 +116,9 @@ func (f *Fleet) fill(p *Pool, s *Settings, endpoints []Endpoint, gone bool) (rem
 		replaced: make(chan struct{}), backends: make([]*Backend, 0, len(endpoints)),
 	}
 	kept := make(map[*Backend]bool, len(endpoints))
+	known := f.known(old.backends)
 	for _, endpoint := range endpoints {
-		b := f.backend(old.backends, endpoint)
+		b := f.backend(known, endpoint)
 		b.weight.Store(max(endpoint.Weight, 1))
 		if !kept[b] {
 			kept[b] = true
@@ -217,25 +218,43 @@ func (f *Fleet) Rebalance() (again bool) {
 	return len(f.shifting) > 0
 }
 
-// backend returns the backend of an endpoint: the pool's own, one that drains and is wanted again, or a new one.
-func (f *Fleet) backend(present []*Backend, e Endpoint) *Backend {
-	same := func(b *Backend) bool {
-		return b.Instance == e.Instance && b.Addr == e.Addr && b.Node == e.Node && b.Zone == e.Zone && b.Release == e.Release
-	}
-	if i := slices.IndexFunc(present, same); i >= 0 {
-		return present[i]
-	}
+// identity is what makes an endpoint a backend of its own: everything but its weight.
+func (e Endpoint) identity() Endpoint {
+	e.Weight = 0
+	return e
+}
+
+func (b *Backend) identity() Endpoint {
+	return Endpoint{Instance: b.Instance, Addr: b.Addr, Node: b.Node, Zone: b.Zone, Release: b.Release}
+}
+
+// known returns the backends that may be wanted again: those that drain, and before them the pool's own.
+func (f *Fleet) known(present []*Backend) map[Endpoint]*Backend {
+	known := make(map[Endpoint]*Backend, len(present)+len(f.draining))
 	for b := range f.draining {
-		if same(b) {
-			delete(f.draining, b)
-			b.revive()
-			return b
+		known[b.identity()] = b
+	}
+	for _, b := range present {
+		known[b.identity()] = b
+	}
+	return known
+}
+
+// backend returns the backend of an endpoint: a known one, or a new one.
+func (f *Fleet) backend(known map[Endpoint]*Backend, e Endpoint) *Backend {
+	e = e.identity()
+	b := known[e]
+	if b == nil {
+		b = &Backend{
+			Instance: e.Instance, Addr: e.Addr, Node: e.Node, Zone: e.Zone, Release: e.Release,
+			since: f.config.Now(), drained: f.config.Drained,
 		}
+		known[e] = b
+	} else if _, drains := f.draining[b]; drains {
+		delete(f.draining, b)
+		b.revive()
 	}
-	return &Backend{
-		Instance: e.Instance, Addr: e.Addr, Node: e.Node, Zone: e.Zone, Release: e.Release,
-		since: f.config.Now(), drained: f.config.Drained,
-	}
+	return b
 }
 
 // Busy returns, in order, the instances whose removed backends still have requests in flight. Those without are forgotten; one

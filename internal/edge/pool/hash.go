@@ -41,32 +41,36 @@ const (
 
 // ring is consistent hashing (Karger et al. 1997): a backend that comes or goes moves only the keys next to its points.
 type ring struct {
-	points []uint64
-	owners []uint32
+	points []uint64 // in order; the lowest bits say whose it is
+	guide  []uint32 // where the points begin whose highest bits are these
+	shift  int      // … of a point, to get them
 }
+
+// ownerBits are the bits of a point that say whose it is.
+const (
+	ownerBits = 20
+	ownerMask = 1<<ownerBits - 1
+)
 
 func newRing(backends []*Backend, weights []uint64) ring {
 	counts := ringCounts(weights)
-	type point struct {
-		hash  uint64
-		owner uint32
-	}
-	var points []point
+	var r ring
 	for i, b := range backends {
 		name := BytesKey(b.Instance)
 		for n := range counts[i] {
-			points = append(points, point{mix(name + n*golden), uint32(i)})
+			r.points = append(r.points, mix(name+n*golden)&^ownerMask|uint64(i)&ownerMask)
 		}
 	}
-	slices.SortFunc(points, func(a, b point) int {
-		if c := cmp.Compare(a.hash, b.hash); c != 0 {
-			return c
+	slices.Sort(r.points)
+	size := bits.Len(uint(len(r.points)))
+	r.shift = 64 - size
+	r.guide = make([]uint32, 1<<size)
+	next := 0
+	for i := range r.guide {
+		for next < len(r.points) && r.points[next]>>r.shift < uint64(i) {
+			next++
 		}
-		return cmp.Compare(backends[a.owner].Instance, backends[b.owner].Instance)
-	})
-	r := ring{make([]uint64, len(points)), make([]uint32, len(points))}
-	for i, p := range points {
-		r.points[i], r.owners[i] = p.hash, p.owner
+		r.guide[i] = uint32(next)
 	}
 	return r
 }
@@ -91,28 +95,23 @@ func ringCounts(weights []uint64) []uint64 {
 }
 
 func (r ring) Next(_ []*Backend, key uint64) int {
-	key = mix(key)
-	low, high := 0, len(r.points)
-	for low < high {
-		middle := int(uint(low+high) / 2)
-		if r.points[middle] >= key {
-			high = middle
-		} else {
-			low = middle + 1
-		}
+	key = mix(key) &^ ownerMask
+	i := int(r.guide[key>>r.shift])
+	for i < len(r.points) && r.points[i] < key {
+		i++
 	}
-	if low == len(r.points) {
-		low = 0
+	if i == len(r.points) {
+		i = 0
 	}
-	return int(r.owners[low])
+	return int(r.points[i] & ownerMask)
 }
 
-// The sizes of maglev's table: primes, each a hundred times the backends it is for, so that their shares differ by a few percent
-// at most. A pool that grows over the border has most of its keys moved once.
+// The sizes of maglev's table: primes, each at least twenty times the backends it is for, so that shares are off by
+// a twentieth at most. A pool that grows over the border has most of its keys moved once.
 const (
 	maglevSmall  = 65537
 	maglevLarge  = 655373
-	maglevBorder = maglevSmall / 100
+	maglevBorder = maglevSmall / 20
 )
 
 // maglev is the lookup table of Maglev (Eisenbud et al., NSDI 2016, 3.4): backends take turns to claim the next free place of
