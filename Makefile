@@ -72,7 +72,7 @@ test: deps-test helpers ## run every test; installs Debian packages when root on
 
 .PHONY: race
 race: helpers ## run the unit tests under the race detector
-	go test -race -shuffle=on $$(go list ./... | grep -Ev '/test/(e2e|kind)')
+	go test -race -shuffle=on $$(go list ./... | grep -Ev '/test/(e2e|edge|kind)')
 
 .PHONY: e2e
 e2e: build ## run the end-to-end tests against bin/vortex
@@ -85,6 +85,10 @@ fuzz: ## run every fuzz target for FUZZTIME each (5s)
 .PHONY: prove
 prove: build ## prove the state store: kill, cut and fill up while every answer is checked; KIND_LONG=1 takes ten times as long
 	go test -v -count=1 -timeout 120m ./test/kind/...
+
+.PHONY: prove-edge
+prove-edge: ## prove the load balancer: replace, kill and change under load while every answer is checked; EDGE_LONG=1 loads for a minute each
+	go test -v -count=1 -timeout 60m ./test/edge/...
 
 .PHONY: lint
 lint: helpers ## golangci-lint, pinned in tools/go.mod
@@ -105,10 +109,10 @@ check: ## generated code is fresh, modules are tidy, code is formatted
 
 .PHONY: cover
 cover: helpers ## test coverage of the unit tests
-	go test -coverprofile=coverage.out $$(go list ./... | grep -Ev '/test/(e2e|kind)') && go tool cover -func=coverage.out | tail -1
+	go test -coverprofile=coverage.out $$(go list ./... | grep -Ev '/test/(e2e|edge|kind)') && go tool cover -func=coverage.out | tail -1
 
 .PHONY: bench
-bench: bench-main bench-kind ## run every benchmark
+bench: bench-main bench-kind bench-edge ## run every benchmark
 
 .PHONY: bench-main
 bench-main: build ## the main job's figures beside docker and runc
@@ -117,6 +121,10 @@ bench-main: build ## the main job's figures beside docker and runc
 .PHONY: bench-kind
 bench-kind: build ## the state store's figures beside etcd
 	@./bench/kind.sh
+
+.PHONY: bench-edge
+bench-edge: build ## the load balancer's figures beside nginx and HAProxy
+	@./bench/edge.sh
 
 .PHONY: ci
 ci: ## what has to pass before a change is merged: test, lint, check, demo

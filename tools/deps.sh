@@ -8,7 +8,7 @@ set -euo pipefail
 build=(gcc:gcc libc6-dev:/usr/include/stdlib.h libseccomp-dev:/usr/include/seccomp.h pkg-config:pkg-config)
 test=("${build[@]}" docker.io:dockerd iproute2:ip nftables:nft iptables:iptables protobuf-compiler:protoc etcd-server:etcd
 	"postgresql:/usr/lib/postgresql/*/bin/postgres")
-bench=("${test[@]}" runc:runc wrk:wrk)
+bench=("${test[@]}" runc:runc wrk:wrk nginx:nginx haproxy:haproxy libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so)
 
 PATH=$PATH:/usr/sbin:/sbin
 declare -n wanted=${1:?build, test or bench}

@@ -60,12 +60,14 @@ build() { make --no-print-directory build; }
 # The tests of the drivers, the network and the images share one kernel's tables: two packages at a time.
 unit() {
 	local packages
-	mapfile -t packages < <(go list ./... | grep -Ev '^vortex/test/(e2e|kind)')
+	mapfile -t packages < <(go list ./... | grep -Ev '^vortex/test/(e2e|edge|kind)')
 	go test -race -shuffle=on -p 2 -timeout 15m "${packages[@]}"
 }
 
 # What it kills are processes of the built binary; the race detector would only slow the clients down.
 prove() { go test -count=1 -timeout 15m ./test/kind/...; }
+
+prove_edge() { go test -count=1 -timeout 10m ./test/edge/...; }
 
 e2e() { go test -count=1 -timeout 15m ./test/e2e/...; }
 
@@ -82,6 +84,7 @@ stage build build
 stage vet vet
 stage "unit tests under the race detector" unit
 stage "proofs of the state store" prove
+stage "proofs of the load balancer" prove_edge
 stage "end-to-end tests of the built binary" e2e
 
 printf '\n==> Summary\n'

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+
+	"vortex/bench/report"
 )
 
 const (
@@ -34,19 +36,19 @@ func (b *bench) measureGet(ctx context.Context) (err error) {
 		{"snapshot", false, snapshotLimit},
 		{"linearizable", true, linearizableLimit},
 	} {
-		var rate, cpu, p99 compared
+		var rate, cpu, p99 report.Compared
 		err := b.takeTurns(ctx, ours, etcd, get(c.linearizable), get(true), func(mine, theirs sample) {
-			rate.add(mine.rate(), theirs.rate())
-			cpu.add(mine.cost(), theirs.cost())
-			p99.add(mine.p99, theirs.p99)
+			rate.Add(mine.rate(), theirs.rate())
+			cpu.Add(mine.cost(), theirs.cost())
+			p99.Add(mine.p99, theirs.p99)
 		})
 		if err != nil {
 			return err
 		}
 		name := "kind/get/" + c.name + "/"
-		b.report.Add(cpu.figure(name+"cpu", "us", "etcd, linearizable", "", c.limit))
-		b.report.Add(rate.figure(name+"throughput", "1/s", "etcd, linearizable", "higher", 0))
-		b.report.Add(p99.figure(name+"p99", "ms", "etcd, linearizable", "", 0))
+		b.report.Add(cpu.Figure(name+"cpu", "us", "etcd, linearizable", "", c.limit))
+		b.report.Add(rate.Figure(name+"throughput", "1/s", "etcd, linearizable", "higher", 0))
+		b.report.Add(p99.Figure(name+"p99", "ms", "etcd, linearizable", "", 0))
 	}
 	return nil
 }

@@ -35,11 +35,11 @@ func (b *bench) measureInProcess(ctx context.Context) error {
 	}
 	small := took["Query/1000"]
 	for _, records := range []int{10_000, 100_000} {
-		c := compared{ours: took[fmt.Sprintf("Query/%d", records)], peer: small}
-		if len(c.ours) == 0 || len(c.ours) != len(c.peer) {
+		c := report.Compared{Ours: took[fmt.Sprintf("Query/%d", records)], Peer: small}
+		if len(c.Ours) == 0 || len(c.Ours) != len(c.Peer) {
 			return fmt.Errorf("the store's benchmarks have no Query among %d records:\n%s", records, out)
 		}
-		b.report.Add(c.figure(fmt.Sprintf("kind/inprocess/Query/%d_records", records), "ns", "1000 records", "", flatLimit))
+		b.report.Add(c.Figure(fmt.Sprintf("kind/inprocess/Query/%d_records", records), "ns", "1000 records", "", flatLimit))
 	}
 	return nil
 }

@@ -25,14 +25,3 @@ func TestNanoseconds(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
-
-func TestComparedIsTheMedianOfRatios(t *testing.T) {
-	var c compared
-	for _, r := range [][2]float64{{1, 1}, {2, 1}, {9, 3}} {
-		c.add(r[0], r[1])
-	}
-	f := c.figure("x", "ms", "etcd", "", 1.5)
-	if f.Value != 2 || f.PeerValue != 1 || f.Ratio != 2 || f.RatioHigh != 3 || f.Met() {
-		t.Errorf("%+v", f)
-	}
-}

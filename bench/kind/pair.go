@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"slices"
-
-	"vortex/bench/report"
 )
 
 // pair is both stores, running side by side.
@@ -54,26 +51,4 @@ func (p *pair) gather(n int) (ours, etcd *fleet, err error) {
 		return nil, nil, errors.Join(err, ours.close())
 	}
 	return ours, etcd, nil
-}
-
-// compared is one figure of both stores in every round.
-type compared struct{ ours, peer []float64 }
-
-func (c *compared) add(ours, peer float64) {
-	c.ours, c.peer = append(c.ours, ours), append(c.peer, peer)
-}
-
-// figure is the medians, and the median and the quartiles of the rounds' ratios.
-func (c *compared) figure(name, unit, peer, better string, limit float64) report.Figure {
-	const lower, middle, upper = 0.25, 0.5, 0.75
-	ratios := make([]float64, len(c.ours))
-	for i := range ratios {
-		ratios[i] = c.ours[i] / c.peer[i]
-	}
-	slices.Sort(ratios)
-	return report.Figure{
-		Name: name, Unit: unit, Peer: peer, Better: better, Limit: limit, Samples: len(ratios),
-		Value: report.Percentile(c.ours, middle), PeerValue: report.Percentile(c.peer, middle), Ratio: report.Percentile(ratios, middle),
-		RatioLow: report.Percentile(ratios, lower), RatioHigh: report.Percentile(ratios, upper),
-	}
 }

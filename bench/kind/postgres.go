@@ -66,19 +66,19 @@ func (b *bench) putBeside(ctx context.Context, ours, kine server) (err error) {
 	put := func(ctx context.Context, s store, n int) error {
 		return s.put(ctx, key(n%keys), value(n%keys, uint64(n)))
 	}
-	var rate, cpu, tail compared
+	var rate, cpu, tail report.Compared
 	err = b.takeTurns(ctx, mine, theirs, put, put, func(mine, theirs sample) {
-		rate.add(mine.rate(), theirs.rate())
-		cpu.add(mine.cost(), theirs.cost())
-		tail.add(mine.p99, theirs.p99)
+		rate.Add(mine.rate(), theirs.rate())
+		cpu.Add(mine.cost(), theirs.cost())
+		tail.Add(mine.p99, theirs.p99)
 	})
 	if err != nil {
 		return err
 	}
 	name := fmt.Sprintf("kind/postgres/put/%d_clients/", postgresClients)
-	b.report.Add(rate.figure(name+"throughput", "1/s", "kine", "higher", postgresRateLimit))
-	b.report.Add(cpu.figure(name+"cpu", "us", "kine", "", 0))
-	b.report.Add(tail.figure(name+"p99", "ms", "kine", "", 0))
+	b.report.Add(rate.Figure(name+"throughput", "1/s", "kine", "higher", postgresRateLimit))
+	b.report.Add(cpu.Figure(name+"cpu", "us", "kine", "", 0))
+	b.report.Add(tail.Figure(name+"p99", "ms", "kine", "", 0))
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"vortex/bench/report"
 )
 
 const (
@@ -37,19 +39,19 @@ func (b *bench) putWith(ctx context.Context, p *pair, clients int) (err error) {
 	put := func(ctx context.Context, s store, n int) error {
 		return s.put(ctx, key(n%keys), value(n%keys, uint64(n)))
 	}
-	var rate, cpu, p99 compared
+	var rate, cpu, p99 report.Compared
 	err = b.takeTurns(ctx, ours, etcd, put, put, func(mine, theirs sample) {
-		rate.add(mine.rate(), theirs.rate())
-		cpu.add(mine.cost(), theirs.cost())
-		p99.add(mine.p99, theirs.p99)
+		rate.Add(mine.rate(), theirs.rate())
+		cpu.Add(mine.cost(), theirs.cost())
+		p99.Add(mine.p99, theirs.p99)
 	})
 	if err != nil {
 		return err
 	}
 	name := fmt.Sprintf("kind/put/%d_clients/", clients)
-	b.report.Add(rate.figure(name+"throughput", "1/s", "etcd", "higher", putRateLimit))
-	b.report.Add(cpu.figure(name+"cpu", "us", "etcd", "", putCPULimit))
-	b.report.Add(p99.figure(name+"p99", "ms", "etcd", "", putP99Limit))
+	b.report.Add(rate.Figure(name+"throughput", "1/s", "etcd", "higher", putRateLimit))
+	b.report.Add(cpu.Figure(name+"cpu", "us", "etcd", "", putCPULimit))
+	b.report.Add(p99.Figure(name+"p99", "ms", "etcd", "", putP99Limit))
 	return nil
 }
 

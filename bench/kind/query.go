@@ -55,8 +55,8 @@ func (b *bench) measureQuery(ctx context.Context) (err error) {
 			b.report.Add(report.Figure{Name: name, Unit: "ms", Value: report.Percentile(q.took, 0.5), Samples: len(q.took)})
 			continue
 		}
-		c := compared{ours: q.took, peer: stores[0].took}
-		b.report.Add(c.figure(name, "ms", fmt.Sprintf("%d records", stores[0].records), "", flatLimit))
+		c := report.Compared{Ours: q.took, Peer: stores[0].took}
+		b.report.Add(c.Figure(name, "ms", fmt.Sprintf("%d records", stores[0].records), "", flatLimit))
 	}
 	return nil
 }

@@ -65,3 +65,14 @@ func TestPercentile(t *testing.T) {
 		t.Errorf("the percentile of nothing is %g", got)
 	}
 }
+
+func TestComparedIsTheMedianOfRatios(t *testing.T) {
+	var c Compared
+	for _, r := range [][2]float64{{1, 1}, {2, 1}, {9, 3}} {
+		c.Add(r[0], r[1])
+	}
+	f := c.Figure("x", "ms", "etcd", "", 1.5)
+	if f.Value != 2 || f.PeerValue != 1 || f.Ratio != 2 || f.RatioHigh != 3 || f.Met() {
+		t.Errorf("%+v", f)
+	}
+}

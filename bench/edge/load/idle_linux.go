@@ -1,0 +1,69 @@
+package load
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"vortex/bench/edge/poll"
+)
+
+// Idle is connections that have been asked one thing each and are kept open.
+type Idle struct{ fds []int }
+
+// perAddress is how many connections come from one address of this machine: fewer than it has ports for them.
+const perAddress = 20_000
+
+// OpenIdle opens n connections, sends a request on each and waits for its answer. What was opened is in the result even when the
+// rest could not be.
+func OpenIdle(addr netip.AddrPort, n int, requests [][]byte) (*Idle, error) {
+	i := &Idle{}
+	c, buf := conn{}, make([]byte, readSize)
+	for k := range n {
+		fd, err := poll.Dial(addr, netip.AddrFrom4([4]byte{127, 0, 0, byte(2 + k/perAddress)}))
+		if err != nil {
+			return i, fmt.Errorf("connection %d: %w", k+1, err)
+		}
+		i.fds = append(i.fds, fd)
+		c.left, c.head = -1, c.head[:0]
+		if err := errors.Join(writeAll(fd, requests[k%len(requests)]), c.await(fd, buf)); err != nil {
+			return i, fmt.Errorf("connection %d: %w", k+1, err)
+		}
+	}
+	return i, nil
+}
+
+// await reads one whole answer.
+func (c *conn) await(fd int, buf []byte) error {
+	for c.left != 0 {
+		if err := poll.Readable(fd, grace); err != nil {
+			return err
+		}
+		n, err := poll.Read(fd, buf)
+		if err != nil || n == 0 {
+			return errors.Join(err, endOf(n, err))
+		}
+		if err := c.take(buf[:n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Open returns how many of the connections the other side has not closed.
+func (i *Idle) Open() (n int) {
+	for _, fd := range i.fds {
+		if poll.Readable(fd, 0) != nil {
+			n++ // nothing comes, not even an end
+		}
+	}
+	return n
+}
+
+// Close closes them.
+func (i *Idle) Close() {
+	for _, fd := range i.fds {
+		poll.Close(fd)
+	}
+	i.fds = nil
+}

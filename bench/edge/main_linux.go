@@ -1,0 +1,90 @@
+// Command edge measures the load balancer beside the ones that people use instead: nginx and HAProxy, as Debian ships them.
+//
+//	edge -programs DIR [-short] [-json PATH] [-only http,latency,idle,kind]
+//
+// Everything is measured on this machine in one run, each proxy a process of its own in front of the same cheap backend, taking
+// turns in an order that rotates. All of them route by host, edit headers, keep figures and limit clients. bench/edge.sh builds the
+// programs. It removes what it made, also when it is interrupted. It exits with 1 only when something could not be
+// measured: a figure that misses its limit is marked in the table.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"vortex/bench/report"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "bench-edge:", err)
+		stop()
+		os.Exit(1) //nolint:forbidigo,gocritic // a program of its own
+	}
+}
+
+// sizes say how much is measured.
+type sizes struct {
+	rounds  int
+	round   time.Duration // of one proxy
+	warmUp  time.Duration
+	idle    int           // connections
+	routes  int           // while they idle
+	settle  time.Duration // before memory is read
+	changes int           // of backends in the store
+}
+
+var (
+	full = sizes{
+		rounds: 5, round: 3 * time.Second, warmUp: time.Second,
+		idle: 50_000, routes: 10_000, settle: 5 * time.Second, changes: 500,
+	}
+	brief = sizes{
+		rounds: 2, round: 500 * time.Millisecond, warmUp: 200 * time.Millisecond,
+		idle: 2000, routes: 1000, settle: time.Second, changes: 100,
+	}
+)
+
+// bench is one run.
+type bench struct {
+	sizes
+
+	programs string // where the built programs are
+	report   report.Report
+	out      io.Writer
+}
+
+// run measures everything and writes the table to out. Whatever could be measured is shown, also when something else failed.
+func run(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("edge", flag.ContinueOnError)
+	programs := flags.String("programs", "", "directory of the built programs piped, backend and reverse")
+	short := flags.Bool("short", false, "measure less, in under a minute")
+	jsonPath := flags.String("json", "", "also write the figures to this file, one JSON object a line")
+	only := flags.String("only", "", "measure only these, comma-separated: http, latency, idle, kind")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	b := &bench{sizes: full, programs: *programs, out: out}
+	if *short {
+		b.sizes = brief
+	}
+	return b.report.Run(ctx, out, *only, *jsonPath,
+		report.Part{Name: "http", Measure: b.measureHTTP},
+		report.Part{Name: "latency", Measure: b.measureLatency},
+		report.Part{Name: "idle", Measure: b.measureIdle},
+		report.Part{Name: "kind", Measure: b.measureKind},
+	)
+}
+
+// say writes a line for people.
+func (b *bench) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(b.out, format+"\n", args...)
+}
