@@ -86,7 +86,7 @@ func (b *bench) idleAt(ctx context.Context, begin starter, conns int) (err error
 	}
 	began := time.Now()
 	idle, err := load.OpenIdle(p.addr, conns, s.heads(idleHot))
-	defer idle.Close()
+	defer idle.Close() //nolint:staticcheck // those that were opened before an error too
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.name, err)
 	}

@@ -62,13 +62,13 @@ func (b *bench) measureChanges(ctx context.Context, c *changes) error {
 	const ignored = 10 // the first ones, in which connections are made
 	var fromStart, fromCommit []float64
 	for n := range ignored + b.changes {
-		start, committed, effect, err := c.change(ctx, c.site.ports[n%len(c.site.ports)])
+		m, err := c.change(ctx, c.site.ports[n%len(c.site.ports)])
 		if err != nil {
 			return fmt.Errorf("change %d: %w", n, err)
 		}
 		if n >= ignored {
-			fromStart = append(fromStart, float64(effect.Sub(start))/float64(time.Millisecond))
-			fromCommit = append(fromCommit, max(0, float64(effect.Sub(committed))/float64(time.Millisecond)))
+			fromStart = append(fromStart, float64(m.effect.Sub(m.start))/float64(time.Millisecond))
+			fromCommit = append(fromCommit, max(0, float64(m.effect.Sub(m.committed))/float64(time.Millisecond)))
 		}
 	}
 	b.percentiles("edge/kind/commit_to_effect", fromCommit, effectLimit)
@@ -83,16 +83,18 @@ type changes struct {
 	edge  netip.AddrPort
 }
 
-// change makes a port the only backend. It returns when the write began, when it was acknowledged, and when an answer of
-// the new backend was there: somebody asks all the time.
-func (c *changes) change(ctx context.Context, port uint16) (start, committed, effect time.Time, err error) {
+// moments of a change are when its write began, when it was acknowledged, and when an answer of the new backend was there.
+type moments struct{ start, committed, effect time.Time }
+
+// change makes a port the only backend, while somebody asks the edge all the time.
+func (c *changes) change(ctx context.Context, port uint16) (m moments, err error) {
 	record := vortex.RouterRecord{
 		ClientID: "app-0", Hosts: []string{host(0)},
 		Backends: []vortex.Backend{{Instance: fmt.Sprintf("app-0-%d", port), Address: "127.0.0.1", Port: port}},
 	}
 	value, err := json.Marshal(record)
 	if err != nil {
-		return
+		return m, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -106,14 +108,15 @@ func (c *changes) change(ctx context.Context, port uint16) (start, committed, ef
 		effects <- seen{at, err}
 	}()
 	<-asking
-	start = time.Now()
+	m.start = time.Now()
 	_, err = c.store.Put(ctx, vortex.Routers.Key("app-0"), value, 0)
-	committed = time.Now()
+	m.committed = time.Now()
 	if err != nil {
 		cancel()
 	}
 	s := <-effects
-	return start, committed, s.at, errors.Join(err, s.err)
+	m.effect = s.at
+	return m, errors.Join(err, s.err)
 }
 
 // awaitBackend asks the edge until the backend at a port answers. It closes asking once it has been answered, by whoever it may be.

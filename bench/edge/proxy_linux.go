@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -181,7 +182,7 @@ const (
 // edge starts the edge by itself.
 func (b *bench) edge(s *site, port uint16) (*child, error) {
 	c, err := start("edge", s.layout.proxy, filepath.Join(b.programs, "piped"), "-listen", poll.Loopback(port).String(),
-		"-limit", fmt.Sprint(limited), "-window", limitWindow.String())
+		"-limit", strconv.Itoa(limited), "-window", limitWindow.String())
 	if err != nil {
 		return nil, err
 	}

@@ -18,10 +18,9 @@ import (
 const script = `
 local requests, n = {}, 0
 init = function()
-	for i = 0, %d do
-		requests[i] = wrk.format("GET", "/some/path?n=" .. i, {Host = "app-" .. i * %d .. ".example"})
-	end
+	for i = 0, %d do requests[i] = wrk.format("GET", "/some/path?n=" .. i, {Host = "app-" .. i * %d .. ".example"}) end -- one for each
 end
+
 request = function()
 	n = (n + 1) %% %d
 	return requests[n]

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -147,21 +148,38 @@ func (r request) exchange(conn net.Conn, reader *bufio.Reader) (string, error) {
 	if _, err := conn.Write(append([]byte(head+"\r\n"), r.body...)); err != nil {
 		return "", err
 	}
-	resp, err := http.ReadResponse(reader, nil)
+	got, err := receive(reader)
 	if err != nil {
 		return "", err
 	}
-	body, err := io.ReadAll(resp.Body)
+	body, err := io.ReadAll(got.body)
 	if err != nil {
 		return "", err
 	}
-	if resp.Close {
-		return "", fmt.Errorf("the connection ends with answer %d: %s", resp.StatusCode, body)
+	if got.last {
+		return "", fmt.Errorf("the connection ends with answer %d: %s", got.code, body)
 	}
-	if want := fmt.Sprint(len(r.body)); resp.StatusCode != http.StatusOK || string(body) != want {
-		return "", fmt.Errorf("answered %d %q, want %s", resp.StatusCode, body, want)
+	if want := strconv.Itoa(len(r.body)); got.code != http.StatusOK || string(body) != want {
+		return "", fmt.Errorf("answered %d %q, want %s", got.code, body, want)
 	}
-	return resp.Header.Get("X-Backend"), nil
+	return got.by, nil
+}
+
+// reply is an answer whose body is yet to be read.
+type reply struct {
+	code int
+	by   string // the backend's name
+	last bool   // the connection ends with it
+	body io.Reader
+}
+
+// receive reads an answer's head.
+func receive(r *bufio.Reader) (reply, error) {
+	resp, err := http.ReadResponse(r, nil) //nolint:bodyclose // it is read to its end, or ends with the connection
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{resp.StatusCode, resp.Header.Get("X-Backend"), resp.Close, resp.Body}, nil
 }
 
 // report says what became of the requests.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,23 +55,20 @@ func (p *proof) dial(t *testing.T) *net.TCPConn {
 // send writes a request's head; more are further fields.
 func send(t *testing.T, conn net.Conn, method, path string, more ...string) {
 	t.Helper()
-	head := method + " " + path + " HTTP/1.1\r\nHost: web.example\r\n"
-	for _, field := range more {
-		head += field + "\r\n"
-	}
-	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
+	lines := append([]string{method + " " + path + " HTTP/1.1", "Host: web.example"}, more...)
+	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// answer reads an answer's head; its body is yet to be read.
-func answer(t *testing.T, r *bufio.Reader) *http.Response {
+// answer reads an answer's head.
+func answer(t *testing.T, r *bufio.Reader) reply {
 	t.Helper()
-	resp, err := http.ReadResponse(r, nil)
+	got, err := receive(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp
+	return got
 }
 
 // peak watches the edge's memory until the function it returns is called, which says by how much it grew.
@@ -104,8 +102,8 @@ func TestGigabytesGoThroughInFlatMemory(t *testing.T) {
 	wg.Go(func() { // down
 		conn := p.dial(t)
 		send(t, conn, http.MethodGet, fmt.Sprintf("/bytes?n=%d&piece=65536", giga), "Connection: close")
-		resp := answer(t, bufio.NewReader(conn))
-		if n, err := io.Copy(io.Discard, resp.Body); n != giga || err != nil {
+		got := answer(t, bufio.NewReader(conn))
+		if n, err := io.Copy(io.Discard, got.body); n != giga || err != nil {
 			t.Errorf("%d bytes came down, then %v", n, err)
 		}
 	})
@@ -118,8 +116,8 @@ func TestGigabytesGoThroughInFlatMemory(t *testing.T) {
 				return
 			}
 		}
-		body, err := io.ReadAll(answer(t, bufio.NewReader(conn)).Body)
-		if string(body) != fmt.Sprint(giga) || err != nil {
+		body, err := io.ReadAll(answer(t, bufio.NewReader(conn)).body)
+		if string(body) != strconv.Itoa(giga) || err != nil {
 			t.Errorf("the backend got %q bytes, then %v", body, err)
 		}
 	})
@@ -142,7 +140,7 @@ func TestEventsComeAtOnceAndEndWithTheirClient(t *testing.T) {
 		conns = append(conns, conn)
 		wg.Go(func() {
 			send(t, conn, http.MethodGet, "/events?ms=20")
-			lines := bufio.NewScanner(answer(t, bufio.NewReader(conn)).Body)
+			lines := bufio.NewScanner(answer(t, bufio.NewReader(conn)).body)
 			for seen := 0; seen < events && lines.Scan(); {
 				var n, at int64
 				if _, err := fmt.Sscanf(lines.Text(), "data: %d %d", &n, &at); err != nil {
@@ -180,8 +178,8 @@ func TestWebSocketsEchoAndHalfClose(t *testing.T) {
 		wg.Go(func() {
 			send(t, conn, http.MethodGet, "/upgrade", "Connection: Upgrade", "Upgrade: websocket")
 			r := bufio.NewReader(conn)
-			if resp := answer(t, r); resp.StatusCode != http.StatusSwitchingProtocols {
-				t.Errorf("answered %s", resp.Status)
+			if got := answer(t, r); got.code != http.StatusSwitchingProtocols {
+				t.Errorf("answered %d", got.code)
 				return
 			}
 			message := strings.Repeat(fmt.Sprintf("message of client %d. ", i), 100)
@@ -221,15 +219,15 @@ func TestSlownessIsNobodyElsesProblem(t *testing.T) {
 			const size = 8 * mega
 			send(t, reader, http.MethodGet, fmt.Sprintf("/bytes?n=%d&piece=65536", size), "Connection: close")
 			time.Sleep(time.Second)
-			resp := answer(t, bufio.NewReader(reader))
-			if n, err := io.Copy(io.Discard, resp.Body); n != size || err != nil {
+			got := answer(t, bufio.NewReader(reader))
+			if n, err := io.Copy(io.Discard, got.body); n != size || err != nil {
 				t.Errorf("%d bytes came, then %v", n, err)
 			}
 		})
 		wg.Go(func() { // a backend that sends its answer in small pieces
 			send(t, body, http.MethodGet, "/bytes?n=200&piece=10&ms=50", "Connection: close")
-			resp := answer(t, bufio.NewReader(body))
-			if n, err := io.Copy(io.Discard, resp.Body); n != 200 || err != nil {
+			got := answer(t, bufio.NewReader(body))
+			if n, err := io.Copy(io.Discard, got.body); n != 200 || err != nil {
 				t.Errorf("%d bytes came, then %v", n, err)
 			}
 		})

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net"
-	"net/netip"
 
 	"golang.org/x/net/ipv4"
 
@@ -18,7 +17,7 @@ const (
 
 // serveUDP sends back every datagram that comes to a port.
 func serveUDP(port uint16, failed chan<- error) error {
-	conn, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp4", netip.AddrPort(poll.Loopback(port)).String())
+	conn, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp4", poll.Loopback(port).String())
 	if err != nil {
 		return err
 	}

@@ -56,13 +56,13 @@ func (p *Poll) Wait(timeout time.Duration) ([]unix.EpollEvent, error) {
 		until = &ts
 	}
 	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), batch, uintptr(unsafe.Pointer(until)), 0, 0)
-	switch errno {
-	case 0:
-		return p.events[:n], nil
-	case unix.EINTR:
+	if errno == unix.EINTR {
 		return nil, nil
 	}
-	return nil, os.NewSyscallError("epoll_pwait2", errno)
+	if errno != 0 {
+		return nil, os.NewSyscallError("epoll_pwait2", errno)
+	}
+	return p.events[:n], nil
 }
 
 // Read reads what is there: unix.EAGAIN when there is nothing, 0 at the end. It must not be given an empty buffer.
