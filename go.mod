@@ -44,6 +44,8 @@ require (
 	pgregory.net/rapid v1.3.0
 )
 
+require github.com/fsnotify/fsnotify v1.10.1
+
 require (
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/jackc/pgpassfile v1.0.0 // indirect

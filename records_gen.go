@@ -990,11 +990,13 @@ type TokenRecord struct {
 // EdgeFile is what stands in no field yet.
 // The file of `vortex edge --config`.
 type EdgeFile struct {
-	Listeners      []EdgeListener `json:"listeners"`
-	Routes         []EdgeRoute    `json:"routes,omitempty"`
-	Pools          []EdgePool     `json:"pools,omitempty"`
-	Admin          string         `json:"admin,omitempty"`          // answers status and metrics: IP:port, unix:PATH or off; default 127.0.0.1:7071
-	ResolveSeconds *float64       `json:"resolveSeconds,omitempty"` // how often the names of backends are looked up again; default 10
+	Listeners       []EdgeListener `json:"listeners"`
+	Routes          []EdgeRoute    `json:"routes,omitempty"`
+	Pools           []EdgePool     `json:"pools,omitempty"`
+	Admin           string         `json:"admin,omitempty"`           // answers status and metrics: IP:port, unix:PATH or off; default 127.0.0.1:7071
+	Zone            string         `json:"zone,omitempty"`            // where this edge runs, for pools that prefer backends of their zone
+	ResolveSeconds  *float64       `json:"resolveSeconds,omitempty"`  // how often the names of backends are looked up again; default 10
+	ShutdownSeconds *float64       `json:"shutdownSeconds,omitempty"` // requests in flight may take this long once the edge is to end; default 30
 }
 
 // SetDefaults gives every field that is absent and has a default in the schema that value,
@@ -1046,11 +1048,16 @@ func (x *EdgeRoute) SetDefaults() {
 }
 
 // EdgePool is what stands in EdgeFile.pools.
-// Backends that can stand for each other.
+// Backends that can stand for each other. What is named as in Route means what it means there.
 type EdgePool struct {
-	Name     string        `json:"name"`
-	Balance  BalancePolicy `json:"balance,omitempty"`
-	Backends []EdgeBackend `json:"backends"`
+	Name             string          `json:"name"`
+	Balance          BalancePolicy   `json:"balance,omitempty"`
+	Hash             *HashKey        `json:"hash,omitempty"`
+	Sticky           *Sticky         `json:"sticky,omitempty"`
+	SlowStartSeconds *float64        `json:"slowStartSeconds,omitempty"`
+	Zone             *ZonePreference `json:"zone,omitempty"`
+	Split            []SplitPart     `json:"split,omitempty"`
+	Backends         []EdgeBackend   `json:"backends"`
 }
 
 // SetDefaults gives every field that is absent and has a default in the schema that value,
@@ -1059,11 +1066,17 @@ func (x *EdgePool) SetDefaults() {
 	if x.Balance == "" {
 		x.Balance = BalancePolicyRoundRobin
 	}
+	if x.Zone != nil {
+		x.Zone.SetDefaults()
+	}
 }
 
 // EdgeBackend is what stands in EdgeRoute.backends, EdgePool.backends.
 type EdgeBackend struct {
-	Address string `json:"address"` // IP:port or name:port; each address of a name is a backend
+	Address string  `json:"address"`          // IP:port or name:port; each address of a name is a backend
+	Weight  *uint32 `json:"weight,omitempty"` // its share beside the others'; default 1, 0 is none
+	Zone    string  `json:"zone,omitempty"`
+	Release *uint64 `json:"release,omitempty"` // the version that runs there, for split
 }
 
 // The key tables of the records.

@@ -63,6 +63,7 @@ type Config struct {
 	HoldTimeout     time.Duration // a request waits this long for a backend; 0 is http1.DefaultHoldTimeout, negative not at all
 	MaxHeld         int           // requests of one app that wait for a backend; 0 is pool.DefaultMaxHeld
 	ShutdownTimeout time.Duration // requests in flight may take this long once Run is to end
+	Linger          time.Duration // a pool that was taken away still answers this long who was on the way to it; 0 is not at all
 	MetricsInterval time.Duration // between an app's metrics records
 
 	HTTP http1.Config // timeouts and limits of the engine; what is named above is set by New
@@ -128,7 +129,7 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 			Now: func() int64 { return e.server.Now() }, Panicked: e.panicked, Ejected: e.ejected,
 			Zone: c.Zone, Shifting: func() { signal(e.shifting) },
 		},
-		Contested: e.contested,
+		Linger: c.Linger, Contested: e.contested,
 		Invalid: func(app string, err error) {
 			e.log.Error("Route cannot be read, it lets nothing through", "app", app, "err", err)
 		},

@@ -56,7 +56,7 @@ func (e *Edge) watch(ctx context.Context) {
 				break
 			}
 			pause = firstRetry
-			e.take(ctx, update)
+			e.Take(ctx, update)
 		}
 		if !sleep(ctx, pause) {
 			return
@@ -65,8 +65,8 @@ func (e *Edge) watch(ctx context.Context) {
 	}
 }
 
-// take applies one update.
-func (e *Edge) take(ctx context.Context, u RouterUpdate) {
+// Take applies one update. The loop does so by itself; this is for whoever feeds an Edge by hand.
+func (e *Edge) Take(ctx context.Context, u RouterUpdate) {
 	if len(u.Changes) > 0 {
 		e.advanced.Store(true)
 	}

@@ -68,6 +68,7 @@ type Change struct {
 type Config struct {
 	pool.Config
 
+	Linger    time.Duration               // a pool that no app has any more answers this long who was on the way to it; 0 is not at all
 	Contested func(Contest)               // called once for every route that two apps begin to claim; must not block; nil is none
 	Invalid   func(app string, err error) // called with what of an app's route cannot be read; must not block; nil is none
 }
@@ -86,6 +87,7 @@ type Table struct {
 	apps     map[string]*entry
 	pools    map[string]*shared
 	mirrored map[string]*entry // those whose requests go to another app too
+	unused   []string          // pools given up since routes were rebuilt last
 	revision uint64
 	contests map[Contest]bool
 }
@@ -181,7 +183,7 @@ func (t *Table) apply(changes []Change) (removed bool) {
 	for _, c := range changes {
 		var moved, dropped bool
 		if c.App == nil {
-			moved, dropped = t.drop(c.Name)
+			moved = t.drop(c.Name)
 		} else {
 			moved, dropped = t.put(*c.App)
 		}
@@ -193,6 +195,37 @@ func (t *Table) apply(changes []Change) (removed bool) {
 	}
 	for _, e := range t.mirrored {
 		t.mirror(e)
+	}
+	return t.retire() || removed
+}
+
+// retire takes the backends from the pools that no app has any more, now that no route leads to them. It reports whether there were any.
+func (t *Table) retire() (removed bool) {
+	unused := t.unused
+	t.unused = nil
+	if len(unused) == 0 {
+		return false
+	}
+	if t.config.Linger <= 0 {
+		return t.retireAll(unused)
+	}
+	time.AfterFunc(t.config.Linger, func() {
+		t.mu.Lock()
+		removed := t.retireAll(unused)
+		t.mu.Unlock()
+		if removed {
+			t.config.Drained()
+		}
+	})
+	return false
+}
+
+func (t *Table) retireAll(names []string) (removed bool) {
+	for _, name := range names {
+		if s := t.pools[name]; s != nil && s.apps == 0 {
+			delete(t.pools, name)
+			removed = t.fleet.Retire(s.pool) || removed
+		}
 	}
 	return removed
 }
@@ -228,7 +261,7 @@ func (t *Table) put(app App) (moved, dropped bool) {
 	if e == nil {
 		return true, dropped
 	}
-	dropped = t.release(e.app.poolName()) || dropped
+	t.release(e.app.poolName())
 	return next.movedFrom(e), dropped
 }
 
@@ -275,25 +308,24 @@ func (t *Table) acquire(name string) *pool.Pool {
 	return s.pool
 }
 
-// release gives up a pool for one app, and the pool when no other has it. It reports whether backends were removed.
-func (t *Table) release(name string) (dropped bool) {
+// release gives up a pool for one app.
+func (t *Table) release(name string) {
 	s := t.pools[name]
-	if s.apps--; s.apps > 0 {
-		return false
+	if s.apps--; s.apps == 0 {
+		t.unused = append(t.unused, name)
 	}
-	delete(t.pools, name)
-	return t.fleet.Retire(s.pool)
 }
 
-// drop removes one app.
-func (t *Table) drop(name string) (moved, dropped bool) {
+// drop removes one app, and reports whether it was there.
+func (t *Table) drop(name string) bool {
 	e := t.apps[name]
 	if e == nil {
-		return false, false
+		return false
 	}
 	delete(t.apps, name)
 	delete(t.mirrored, name)
-	return true, t.release(e.app.poolName())
+	t.release(e.app.poolName())
+	return true
 }
 
 func (t *Table) rebuild() {

@@ -1,0 +1,118 @@
+package static
+
+import (
+	"strings"
+	"testing"
+
+	"vortex"
+)
+
+const good = `
+listeners:
+  - {name: web, address: "127.0.0.1:8080", trusted: [10.0.0.0/8, 192.0.2.1]}
+  - {name: inner, address: "[::1]:8081"}
+routes:
+  - {name: site, hosts: [example.com], pool: site}
+  - {name: api, hosts: [example.com], paths: [/api], pool: site, listeners: [inner]}
+  - name: rest
+    balance: least-request
+    backends: [{address: "127.0.0.1:3000", weight: 3}, {address: "Web.internal:80"}]
+pools:
+  - name: site
+    balance: random
+    slowStartSeconds: 5
+    backends: [{address: "10.0.0.1:80"}, {address: "[2001:db8::1]:80", zone: eu, release: 2}]
+`
+
+func TestWhatAFileMeans(t *testing.T) {
+	f, err := Parse("edge.yaml", []byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := f.plan(fixed{"web.internal": {"10.1.0.1", "10.1.0.2"}}.addresses, []byte("k"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := p.listeners; len(l) != 2 || l[0].Address != "127.0.0.1:8080" || len(l[0].Trusted) != 2 || l[0].Trusted[1].String() != "192.0.2.1/32" {
+		t.Errorf("listeners %+v", l)
+	}
+	site, api, rest := p.routers.Changes[0], p.routers.Changes[1], p.routers.Changes[2]
+	if site.Pool != "site" || !site.Unnamed || site.Router.Balance != vortex.BalancePolicyRandom || *site.Router.SlowStartSeconds != 5 {
+		t.Errorf("site is %+v of %+v", site, site.Router)
+	}
+	if len(api.Listeners) != 1 || api.Listeners[0] != "[::1]:8081" || api.Pool != "site" {
+		t.Errorf("api is %+v", api)
+	}
+	var got []string
+	for _, b := range append(site.Router.Backends, rest.Router.Backends...) {
+		got = append(got, b.Instance)
+	}
+	want := "10.0.0.1:80 [2001:db8::1]:80 127.0.0.1:3000 web.internal:80@10.1.0.1 web.internal:80@10.1.0.2"
+	if strings.Join(got, " ") != want {
+		t.Errorf("backends %v, want %s", got, want)
+	}
+	if rest.Router.Balance != vortex.BalancePolicyLeastRequest || *rest.Router.Backends[0].Weight != 3 {
+		t.Errorf("rest is %+v", rest.Router)
+	}
+}
+
+func TestFaultsNameTheirPlace(t *testing.T) {
+	const (
+		web  = "listeners: [{name: web, address: \":8080\"}]\n"
+		pool = "pools: [{name: site, backends: [{address: \"10.0.0.1:80\"}]}]\n"
+	)
+	for doc, want := range map[string]string{
+		"":              "edge.yaml: expected listeners, routes",
+		"listeners: []": "edge.yaml:1:1: listeners: expected at least one",
+		"listenrs: []":  `edge.yaml:1:1: unknown field "listenrs" in the document; did you mean "listeners"?`,
+		web + "routes: [{name: a, hots: [x], pool: b}]":                                      `edge.yaml:2:20: unknown field "hots" in routes[0]; did you mean "hosts"?`,
+		web + pool + "routes: [{name: a, pool: sit}]":                                        `edge.yaml:3:26: routes[0].pool: there is no pool "sit"; did you mean "site"?`,
+		web + "routes: [{name: a}]":                                                          "edge.yaml:2:10: routes[0]: expected the pool that answers",
+		web + pool + "routes: [{name: a, pool: site, hosts: [\"A b\"]}]":                     "routes[0].hosts[0]: expected a host",
+		web + pool + "routes: [{name: a, pool: site, paths: [x]}]":                           "routes[0].paths[0]: expected a path",
+		web + pool + "routes: [{name: a, pool: site, balance: random}]":                      `routes[0].balance: balance belongs to the pool; write it at pool "site"`,
+		web + pool + "routes: [{name: a, pool: site, listeners: [wbe]}]":                     `routes[0].listeners[0]: there is no listener "wbe"; did you mean "web"?`,
+		web + pool + "routes: [{name: a, pool: site}, {name: a, pool: site, hosts: [x]}]":    `routes[1].name: the name "a" is routes[0]'s already`,
+		web + pool + "routes: [{name: a, pool: site}, {name: b, pool: site}]":                `requests for host * and path / on listener web are route "a"'s already`,
+		web + "pools: [{name: site, backends: []}]":                                          "pools[0].backends: expected at least one",
+		web + "pools: [{name: site, backends: [{address: \"http://x\"}]}]":                   "leave out the scheme",
+		web + "pools: [{name: site, backends: [{address: web}]}]":                            "the port is missing",
+		web + "pools: [{name: site, backends: [{address: \"10.0.0:80\"}]}]":                  "expected an address such as",
+		web + "pools: [{name: site, backends: [{address: \"a:80\"}, {address: \"A:80\"}]}]":  "A:80 is backend 0 of this list already",
+		web + "pools: [{name: site, balance: rnd, backends: []}]":                            "pools[0].balance: expected one of",
+		web + "pools: [{name: site, slowStartSeconds: -1, backends: [{address: \"a:80\"}]}]": "pools[0].slowStartSeconds: expected a number",
+		"listeners: [{name: web, address: \"8080\"}]":                                        "listeners[0].address: expected an address such as",
+		"listeners: [{name: web, address: \"localhost:8080\"}]":                              "a name cannot be listened on",
+		"listeners: [{name: web, address: \":80800\"}]":                                      "a port is a number",
+		"listeners: [{name: a, address: \":1\"}, {name: b, address: \":1\"}]":                ":1 is the address of listeners[0] already",
+		"listeners: [{name: a, address: \":1\", trusted: [x]}]":                              "listeners[0].trusted[0]: expected an address or a prefix",
+		"listeners: [{name: a, address: \":1\", protocol: htp}]":                             "listeners[0].protocol: expected one of",
+		web + "admin: here":        "admin: expected an address",
+		web + "admin: \"unix:\"":   "admin: expected a path after unix:",
+		web + "resolveSeconds: 0":  "resolveSeconds: expected a number from 0.1",
+		web + "routes: 5":          "routes: expected a list",
+		"\x00":                     "expected text",
+		"listeners: [{name: web\n": "this is not valid YAML",
+	} {
+		_, err := Parse("edge.yaml", []byte(doc))
+		if !vortex.IsKind(err, vortex.Invalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\n  got  %v\n  want %s", doc, err, want)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file, err := Parse("edge.yaml", data)
+		if err != nil {
+			if !vortex.IsKind(err, vortex.Invalid) {
+				t.Errorf("%v is no Invalid error", err)
+			}
+			return
+		}
+		if _, err := file.plan(fixed{}.addresses, nil); err != nil {
+			t.Errorf("a good file has no plan: %v", err)
+		}
+	})
+}

@@ -1,0 +1,234 @@
+package static
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"iter"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"vortex"
+	"vortex/internal/edge"
+)
+
+// Config of a Static. File is required.
+type Config struct {
+	File     string
+	Edge     edge.Config // what the file does not say; ID, listeners and Linger are set by New
+	Resolver Resolver    // nil is net.DefaultResolver
+	Log      *slog.Logger
+}
+
+// linger is how long requests that were on the way to a pool which the new file does not have any more are still answered by it.
+const linger = 2 * time.Second
+
+// Static is the loop. Use New.
+type Static struct {
+	config Config
+	log    *slog.Logger
+	edge   *edge.Edge
+	names  *names
+	key    []byte        // of sticky sessions' cookies
+	reload chan struct{} // one slot
+
+	mu    sync.Mutex
+	file  *File
+	state State
+}
+
+// State is which file is in force, and what became of the last one that was read.
+type State struct {
+	File      string
+	LoadedAt  time.Time // when what is in force was taken in
+	Reloads   uint64    // files taken in, the first included
+	Refused   uint64    // files that were not
+	RefusedAt time.Time // when the last one was refused; zero when the file as it stands is in force
+	Error     error     // why
+}
+
+// New reads the file. It opens and starts nothing. The error is that of Read.
+func New(c Config) (*Static, error) {
+	file, err := Read(c.File)
+	if err != nil {
+		return nil, err
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Resolver == nil {
+		c.Resolver = net.DefaultResolver
+	}
+	s := &Static{
+		config: c, log: c.Log, file: file, reload: make(chan struct{}, 1), key: make([]byte, keySize),
+		names: &names{resolver: c.Resolver, log: c.Log, known: map[string][]netip.Addr{}, failing: map[string]bool{}},
+		state: State{File: c.File},
+	}
+	_, _ = rand.Read(s.key) // never fails
+	e := c.Edge
+	e.ID, e.Linger, e.Log = "alone", linger, c.Log
+	e.ShutdownTimeout, e.Zone = file.shutdownTimeout(), file.Zone
+	s.edge = edge.New(e, nowhere{}, nowhere{})
+	return s, nil
+}
+
+// keySize is the size of the key that sticky sessions' cookies are made with.
+const keySize = 32
+
+// Edge is what runs.
+func (s *Static) Edge() *edge.Edge { return s.edge }
+
+// File returns the file in force.
+func (s *Static) File() *File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.file
+}
+
+// State tells which file is in force.
+func (s *Static) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// Reload reads the file again, though it may not have changed. It does not wait for that.
+func (s *Static) Reload() {
+	select {
+	case s.reload <- struct{}{}:
+	default:
+	}
+}
+
+// Run serves until ctx ends, then lets requests in flight finish. It returns nil when it was told to end.
+func (s *Static) Run(ctx context.Context) error {
+	data, err := read(s.config.File)
+	if err != nil {
+		return err
+	}
+	if err := s.take(ctx, data); err != nil {
+		return err
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	var loops sync.WaitGroup
+	loops.Go(func() { s.follow(ctx, data) })
+	loops.Go(func() { s.resolve(ctx) })
+	err = s.edge.Run(ctx)
+	end(err)
+	loops.Wait()
+	return err
+}
+
+// take puts a file into force, whole or not at all.
+func (s *Static) take(ctx context.Context, data []byte) error {
+	file, err := Parse(s.config.File, data)
+	if err != nil {
+		return err
+	}
+	list := namesOf(file)
+	s.names.lookup(ctx, s.names.unknown(list), firstLookup)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, err := file.plan(s.names.addresses, s.key)
+	if err != nil {
+		return err
+	}
+	if err := s.edge.SetListeners(ctx, p.listeners); err != nil {
+		return err
+	}
+	s.edge.Take(ctx, p.routers)
+	s.names.forget(list)
+	if file.Admin != s.file.Admin || file.Zone != s.file.Zone || file.shutdownTimeout() != s.file.shutdownTimeout() {
+		s.log.WarnContext(ctx, "Changes of admin, zone and shutdownSeconds take effect at the next start", "file", s.config.File)
+	}
+	s.file = file
+	s.state.Reloads++
+	s.state.LoadedAt, s.state.RefusedAt, s.state.Error = time.Now(), time.Time{}, nil
+	s.log.InfoContext(ctx, "Configuration in force", "file", s.config.File,
+		"listeners", len(file.Listeners), "routes", len(file.Routes), "pools", len(file.Pools))
+	return nil
+}
+
+// refuse remembers why a file is not in force.
+func (s *Static) refuse(ctx context.Context, err error) {
+	s.mu.Lock()
+	s.state.Refused++
+	s.state.RefusedAt, s.state.Error = time.Now(), err
+	loaded := s.state.LoadedAt
+	s.mu.Unlock()
+	s.log.ErrorContext(ctx, "Configuration refused, the last good one stays in force", "file", s.config.File, "since", loaded.Format(time.RFC3339), "err", err)
+}
+
+// follow takes in the file whenever it changes or Reload is called, until ctx ends. data is what is in force.
+func (s *Static) follow(ctx context.Context, data []byte) {
+	changed := watch(ctx, s.config.File, s.log)
+	for {
+		forced := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-s.reload:
+			forced = true
+		}
+		next, err := read(s.config.File)
+		if err == nil {
+			if bytes.Equal(next, data) && !forced {
+				continue
+			}
+			data = next
+			err = s.take(ctx, next)
+		} else if !forced && s.State().Error != nil && s.State().Error.Error() == err.Error() {
+			continue // told already
+		}
+		if err != nil && ctx.Err() == nil {
+			s.refuse(ctx, err)
+		}
+	}
+}
+
+// resolve looks the names of backends up again and again, until ctx ends.
+func (s *Static) resolve(ctx context.Context) {
+	for {
+		timer := time.NewTimer(s.File().resolveEvery())
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if s.names.lookup(ctx, namesOf(s.File()), lookupTimeout) {
+			s.readdress(ctx)
+		}
+	}
+}
+
+// readdress gives the pools the addresses that their names have now.
+func (s *Static) readdress(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, err := s.file.plan(s.names.addresses, s.key)
+	if err != nil {
+		s.log.ErrorContext(ctx, "Backends not updated", "err", err)
+		return
+	}
+	s.edge.Take(ctx, p.routers)
+}
+
+// nowhere is where an edge that runs alone gets its routers from and tells what it sees.
+type nowhere struct{}
+
+// WatchRouters implements edge.Routers.
+func (nowhere) WatchRouters(ctx context.Context) iter.Seq2[edge.RouterUpdate, error] {
+	return func(func(edge.RouterUpdate, error) bool) { <-ctx.Done() }
+}
+
+// PutMetrics implements edge.Publisher.
+func (nowhere) PutMetrics(context.Context, vortex.ClientMetrics) error { return nil }
+
+// PutEdge implements edge.Publisher.
+func (nowhere) PutEdge(context.Context, vortex.EdgeRecord) error { return nil }
