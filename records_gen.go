@@ -993,10 +993,10 @@ type EdgeFile struct {
 	Listeners       []EdgeListener `json:"listeners"`
 	Routes          []EdgeRoute    `json:"routes,omitempty"`
 	Pools           []EdgePool     `json:"pools,omitempty"`
-	Admin           string         `json:"admin,omitempty"`           // answers status and metrics: IP:port, unix:PATH or off; default 127.0.0.1:7071
-	Zone            string         `json:"zone,omitempty"`            // where this edge runs, for pools that prefer backends of their zone
 	ResolveSeconds  *float64       `json:"resolveSeconds,omitempty"`  // how often the names of backends are looked up again; default 10
-	ShutdownSeconds *float64       `json:"shutdownSeconds,omitempty"` // requests in flight may take this long once the edge is to end; default 30
+	Admin           string         `json:"admin,omitempty"`           // answers status and metrics: IP:port, unix:PATH or off; default 127.0.0.1:7071; read at the start
+	Zone            string         `json:"zone,omitempty"`            // where this edge runs, for pools that prefer backends of their zone; read at the start
+	ShutdownSeconds *float64       `json:"shutdownSeconds,omitempty"` // requests in flight may take this long once the edge is to end; default 30; read at the start
 }
 
 // SetDefaults gives every field that is absent and has a default in the schema that value,
@@ -1057,6 +1057,7 @@ type EdgePool struct {
 	SlowStartSeconds *float64        `json:"slowStartSeconds,omitempty"`
 	Zone             *ZonePreference `json:"zone,omitempty"`
 	Split            []SplitPart     `json:"split,omitempty"`
+	Mirror           *Mirror         `json:"mirror,omitempty"` // its app is the name of a route
 	Backends         []EdgeBackend   `json:"backends"`
 }
 
