@@ -34,6 +34,17 @@ var (
 	RequestVariables = []string{"method", "path", "query"}
 )
 
+// SetRoute takes over what a route says; nil says nothing.
+func (rec *RouterRecord) SetRoute(r *Route) {
+	if r == nil {
+		return
+	}
+	rec.Hosts, rec.Paths, rec.Balance = r.Hosts, r.Paths, r.Balance
+	rec.Hash, rec.Sticky, rec.SlowStartSeconds, rec.Zone = r.Hash, r.Sticky, r.SlowStartSeconds, r.Zone
+	rec.Split, rec.Mirror = r.Split, r.Mirror
+	rec.Methods, rec.Headers, rec.Rules = r.Methods, r.Headers, r.EffectiveRules()
+}
+
 // EffectiveRules returns the route's rules, each with what it takes over from the route, and behind them the one that holds for every
 // other request, when the route says anything about those. The first that matches a request holds.
 func (r *Route) EffectiveRules() []RouteRule {

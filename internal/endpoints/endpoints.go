@@ -144,12 +144,7 @@ func rewrite(v kind.View, name string) (*kind.Op, error) {
 // router returns what an app's router should hold.
 func router(v kind.View, app *vortex.AppRecord) vortex.RouterRecord {
 	rec := vortex.RouterRecord{ClientID: app.Name, Type: app.Spec.Spec.Type, Backends: []vortex.Backend{}}
-	if route := app.Spec.Route; route != nil {
-		rec.Hosts, rec.Paths, rec.Balance = route.Hosts, route.Paths, route.Balance
-		rec.Hash, rec.Sticky, rec.SlowStartSeconds, rec.Zone = route.Hash, route.Sticky, route.SlowStartSeconds, route.Zone
-		rec.Split, rec.Mirror = route.Split, route.Mirror
-		rec.Methods, rec.Headers, rec.Rules = route.Methods, route.Headers, route.EffectiveRules()
-	}
+	rec.SetRoute(app.Spec.Route)
 	for _, in := range kind.Find(v, vortex.Instances, "client_id", app.Name) {
 		if b, ok := backend(v, in.Value); ok {
 			rec.Backends = append(rec.Backends, b)

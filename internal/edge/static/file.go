@@ -335,7 +335,7 @@ func (f *File) checkTarget(at string, r *vortex.EdgeRoute) {
 		if f.pool(r.Name) != nil {
 			f.add(at+".backends", "the pool %q has the name of this route; name one of them otherwise", r.Name)
 		}
-	default:
+	case r.Redirect == nil && r.Maintenance == nil: // which need nobody else
 		f.add(at, "expected the pool that answers, as in pool: NAME, or backends")
 	}
 }

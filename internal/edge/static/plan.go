@@ -82,9 +82,10 @@ func (f *File) plan(addresses func(name string) []netip.Addr, key []byte) (plan,
 				return p, fmt.Errorf("route %s: %w", r.Name, err)
 			}
 		}
-		record := router(r.Name, &settings)
-		record.StickyKey = key
-		record.Backends = endpoints(backends, addresses)
+		record := vortex.RouterRecord{
+			ClientID: r.Name, Type: vortex.AppTypeHTTP, StickyKey: key, Backends: endpoints(backends, addresses),
+		}
+		record.SetRoute(&settings)
 		change := edge.RouterChange{App: r.Name, Router: &record, Pool: r.Pool, Unnamed: true}
 		for _, name := range r.Listeners {
 			change.Listeners = append(change.Listeners, byName[name])
@@ -92,14 +93,6 @@ func (f *File) plan(addresses func(name string) []netip.Addr, key []byte) (plan,
 		p.routers.Changes = append(p.routers.Changes, change)
 	}
 	return p, nil
-}
-
-// router is a route as the edge takes it.
-func router(name string, r *vortex.Route) vortex.RouterRecord {
-	return vortex.RouterRecord{
-		ClientID: name, Type: vortex.AppTypeHTTP, Hosts: r.Hosts, Paths: r.Paths, Balance: r.Balance,
-		Hash: r.Hash, Sticky: r.Sticky, SlowStartSeconds: r.SlowStartSeconds, Zone: r.Zone, Split: r.Split, Mirror: r.Mirror,
-	}
 }
 
 // endpoints are the backends at the addresses that their names have.
