@@ -65,19 +65,24 @@ func (a *App) Probe() (HealthCheck, bool) {
 	default:
 		return HealthCheck{}, false
 	}
-	check.SetDefaults()
-	if check.Protocol != ProbeProtocolEXEC {
-		check.Port = orElse(check.Port, a.PrimaryPort())
+	return check.WithDefaults(a.PrimaryPort()), true
+}
+
+// WithDefaults returns the check with every default filled in, and port where it names none.
+func (x HealthCheck) WithDefaults(port uint16) HealthCheck {
+	x.SetDefaults()
+	if x.Protocol != ProbeProtocolEXEC {
+		x.Port = orElse(x.Port, port)
 	}
-	if check.Protocol == ProbeProtocolHTTP {
-		check.setHTTPDefaults()
+	if x.Protocol == ProbeProtocolHTTP {
+		x.setHTTPDefaults()
 	}
-	check.InitialDelaySeconds = orElse(check.InitialDelaySeconds, 0)
-	check.PeriodSeconds = orElse(check.PeriodSeconds, DefaultProbePeriodSeconds)
-	check.TimeoutSeconds = orElse(check.TimeoutSeconds, DefaultProbeTimeoutSeconds)
-	check.FailureThreshold = orElse(check.FailureThreshold, DefaultFailureThreshold)
-	check.SuccessThreshold = orElse(check.SuccessThreshold, DefaultSuccessThreshold)
-	return check, true
+	x.InitialDelaySeconds = orElse(x.InitialDelaySeconds, 0)
+	x.PeriodSeconds = orElse(x.PeriodSeconds, DefaultProbePeriodSeconds)
+	x.TimeoutSeconds = orElse(x.TimeoutSeconds, DefaultProbeTimeoutSeconds)
+	x.FailureThreshold = orElse(x.FailureThreshold, DefaultFailureThreshold)
+	x.SuccessThreshold = orElse(x.SuccessThreshold, DefaultSuccessThreshold)
+	return x
 }
 
 func (x *HealthCheck) setHTTPDefaults() {

@@ -53,7 +53,7 @@ func (a *App) Problems() []Problem {
 		c.scaling(a.Scaling)
 	}
 	if a.HealthCheck != nil {
-		c.healthCheck(a)
+		c.healthCheck("healthCheck", a.HealthCheck, a.PrimaryPort() != 0)
 	}
 	if a.Route != nil {
 		c.route(a)

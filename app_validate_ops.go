@@ -1,10 +1,5 @@
 package vortex
 
-import (
-	"slices"
-	"strings"
-)
-
 const maxReplicas = 100_000 // of one app, to catch slips of the finger
 
 func (c *checker) scaling(s *Scaling) {
@@ -60,108 +55,6 @@ func (c *checker) positive(at string, n *float64) {
 func (c *checker) percent(at string, n *float64) {
 	if n != nil && !(*n >= 1 && *n <= 100) {
 		c.add(at, "expected a percentage from 1 to 100, got %v", *n)
-	}
-}
-
-func (c *checker) healthCheck(a *App) {
-	h := a.HealthCheck
-	if !oneOf(c, "healthCheck.protocol", h.Protocol) {
-		return
-	}
-	switch h.Protocol {
-	case ProbeProtocolGRPC, ProbeProtocolPUSH:
-		c.add("healthCheck.protocol", "%s is not supported by this version yet; expected HTTP, TCP or EXEC", h.Protocol)
-	case ProbeProtocolEXEC:
-		if len(h.Command) == 0 || h.Command[0] == "" {
-			c.add("healthCheck.command", `expected the command to run inside the instance, such as ["/app", "check"], got none`)
-		}
-		c.onlyHTTP(h)
-	case ProbeProtocolTCP:
-		c.probePort(a)
-		c.onlyHTTP(h)
-	default:
-		c.probePort(a)
-		c.httpProbe(h)
-	}
-	if len(h.Command) > 0 && h.Protocol != ProbeProtocolEXEC {
-		c.add("healthCheck.command", "expected no command with this protocol; set protocol: EXEC or remove it")
-	}
-	c.arguments("healthCheck.command", h.Command)
-	c.probeTimes(h)
-}
-
-// probePort checks that there is a port to connect to.
-func (c *checker) probePort(a *App) {
-	h := a.HealthCheck
-	if h.Port != nil && *h.Port == 0 {
-		c.add("healthCheck.port", "expected a port from 1 to 65535, got 0; leave it out for the first of spec.ports")
-	} else if h.Port == nil && a.PrimaryPort() == 0 {
-		c.add("healthCheck.port", "expected a port, because spec.ports has none; add it or use protocol: EXEC")
-	}
-}
-
-// onlyHTTP refuses what only an HTTP check would look at.
-func (c *checker) onlyHTTP(h *HealthCheck) {
-	for _, f := range []struct {
-		name  string
-		given bool
-	}{
-		{"path", h.Path != ""},
-		{"method", h.Method != ""},
-		{"headers", len(h.Headers) > 0},
-		{"body", h.Body != ""},
-		{"expectedStatusCodes", len(h.ExpectedStatusCodes) > 0},
-	} {
-		if f.given {
-			c.add("healthCheck."+f.name, "%s means nothing to a check by %s; set protocol: HTTP or remove it", f.name, h.Protocol)
-		}
-	}
-}
-
-var probeMethods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-
-func (c *checker) httpProbe(h *HealthCheck) {
-	if h.Path != "" && (h.Path[0] != '/' || strings.ContainsFunc(h.Path, unprintable)) {
-		c.add("healthCheck.path", `expected a path such as "/health", got %q`, h.Path)
-	}
-	if h.Method != "" && !slices.Contains(probeMethods, h.Method) {
-		c.add("healthCheck.method", "expected one of %s, got %q", strings.Join(probeMethods, ", "), h.Method)
-	}
-	for i, header := range h.Headers {
-		at := item("healthCheck.headers", i)
-		if header.Name == "" || strings.ContainsFunc(header.Name, notTag) {
-			c.add(at+".name", `expected the name of a header such as "X-Probe", got %q`, header.Name)
-		}
-		if strings.ContainsFunc(header.Value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-			c.add(at+".value", "expected a value of one line, got %q", header.Value)
-		}
-	}
-	for i, code := range h.ExpectedStatusCodes {
-		if code < 100 || code > 599 {
-			c.add(item("healthCheck.expectedStatusCodes", i), "expected a status code from 100 to 599, got %d", code)
-		}
-	}
-}
-
-func (c *checker) probeTimes(h *HealthCheck) {
-	if d := h.InitialDelaySeconds; d != nil && !(*d >= 0 && *d <= maxSeconds) {
-		c.add("healthCheck.initialDelaySeconds", "expected a number from 0 to %d (a day), got %v", maxSeconds, *d)
-	}
-	for _, f := range []struct {
-		name  string
-		value *float64
-	}{{"periodSeconds", h.PeriodSeconds}, {"timeoutSeconds", h.TimeoutSeconds}} {
-		if f.value != nil && !(*f.value >= 0.001 && *f.value <= maxSeconds) {
-			c.add("healthCheck."+f.name, "expected a number from 0.001 to %d (a day), got %v", maxSeconds, *f.value)
-		}
-	}
-	for _, f := range []struct {
-		name  string
-		value *uint32
-	}{{"failureThreshold", h.FailureThreshold}, {"successThreshold", h.SuccessThreshold}} {
-		if f.value != nil && (*f.value < 1 || *f.value > 100) {
-			c.add("healthCheck."+f.name, "expected a number from 1 to 100, got %d", *f.value)
-		}
 	}
 }
 

@@ -19,6 +19,8 @@ func (r *Route) Problems(at string) []Problem {
 func (c *checker) route(a *App) {
 	r := a.Route
 	c.balance(a)
+	oneOf(c, "route.healthCheck", r.HealthCheck)
+	c.judgement("route.", r.PanicPercent, r.Outlier, r.Circuit)
 	if a.Spec.Type == AppTypeWorker || a.Spec.Type == AppTypeTCP {
 		if len(r.Hosts)+len(r.Paths) > 0 {
 			c.add("route", "expected hosts and paths only for an app of type http, got type %s", a.Spec.Type)

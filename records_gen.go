@@ -134,6 +134,20 @@ func (DependencyCondition) Values() []DependencyCondition {
 	return []DependencyCondition{DependencyConditionStarted, DependencyConditionHealthy}
 }
 
+// HealthChecker is what Route.healthCheck, PoolHealth.checker, EdgeRoute.healthCheck may be.
+type HealthChecker string
+
+// The values of HealthChecker.
+const (
+	HealthCheckerAgent HealthChecker = "agent"
+	HealthCheckerEdge  HealthChecker = "edge"
+)
+
+// Values returns every HealthChecker in the order of the schema.
+func (HealthChecker) Values() []HealthChecker {
+	return []HealthChecker{HealthCheckerAgent, HealthCheckerEdge}
+}
+
 // EnvSource is what EnvVar.source may be.
 type EnvSource string
 
@@ -453,7 +467,7 @@ func (x *Scaling) SetDefaults() {
 	}
 }
 
-// HealthCheck is what stands in App.healthCheck.
+// HealthCheck is what stands in App.healthCheck, PoolHealth.healthCheck.
 type HealthCheck struct {
 	Protocol            ProbeProtocol `json:"protocol,omitempty"`
 	Path                string        `json:"path,omitempty"`
@@ -461,6 +475,9 @@ type HealthCheck struct {
 	Method              string        `json:"method,omitempty"`
 	Headers             []Header      `json:"headers,omitempty"`
 	Body                string        `json:"body,omitempty"`
+	Send                string        `json:"send,omitempty"`    // TCP: sent as soon as the connection stands
+	Expect              string        `json:"expect,omitempty"`  // TCP: healthy when this is in what comes back
+	Service             string        `json:"service,omitempty"` // GRPC: asked for by this name; absent: the server as a whole
 	Command             []string      `json:"command,omitempty"` // EXEC: run inside the instance, healthy when it exits 0
 	ExpectedStatusCodes []uint16      `json:"expectedStatusCodes,omitempty"`
 	InitialDelaySeconds *float64      `json:"initialDelaySeconds,omitempty"`
@@ -497,6 +514,10 @@ type Route struct {
 	Split            []SplitPart     `json:"split,omitempty"` // shares of the requests by release
 	Mirror           *Mirror         `json:"mirror,omitempty"`
 	Rules            []RouteRule     `json:"rules,omitempty"`
+	HealthCheck      HealthChecker   `json:"healthCheck,omitempty"`  // agent: each instance's agent makes the app's healthCheck; edge: every edge does so too; default agent
+	PanicPercent     *uint32         `json:"panicPercent,omitempty"` // with fewer healthy backends than so many percent all are used; default 50, 0 never
+	Outlier          *Outlier        `json:"outlier,omitempty"`      // leave out backends that answer badly; absent: never, {}: by the defaults
+	Circuit          *Circuit        `json:"circuit,omitempty"`      // limits, beyond which requests are refused with 503
 
 	RoutePolicy
 }
@@ -635,6 +656,51 @@ type Retry struct {
 type AccessLog struct {
 	Enabled *bool    `json:"enabled,omitempty"` // default true
 	Sample  *float64 `json:"sample,omitempty"`  // share of the answers below 500 that is written, 0 to 1; default 1
+}
+
+// Outlier says when a backend is left out for a while because of how it answers requests. Absent fields are the defaults.
+type Outlier struct {
+	Consecutive5xx        *uint32  `json:"consecutive5xx,omitempty"`        // so many requests in a row answered with 500 and above, or not at all; default 5, 0 is off
+	ConsecutiveFailures   *uint32  `json:"consecutiveFailures,omitempty"`   // so many in a row not answered at all: refused, reset, too late; default 5, 0 is off
+	SuccessRateDeviations *float64 `json:"successRateDeviations,omitempty"` // its success rate is so many standard deviations below the mean of all; default 1.9, 0 is off
+	MinBackends           *uint32  `json:"minBackends,omitempty"`           // … of at least so many backends; default 5
+	MinRequests           *uint32  `json:"minRequests,omitempty"`           // … with at least so many requests each; default 100
+	IntervalSeconds       *float64 `json:"intervalSeconds,omitempty"`       // … in this time; default 10
+	EjectionSeconds       *float64 `json:"ejectionSeconds,omitempty"`       // how long the first time takes; the second takes twice as long, and so on; default 30
+	MaxEjectionSeconds    *float64 `json:"maxEjectionSeconds,omitempty"`    // … up to this; default 300
+	MaxEjectedPercent     *uint32  `json:"maxEjectedPercent,omitempty"`     // of the backends that may be left out at once, though always one if another is left; default 10
+}
+
+// Circuit bounds what an edge takes on for an app: beyond a limit it answers 503 at once, with the limit's name in X-Vortex-Limit.
+type Circuit struct {
+	MaxConnections *uint32         `json:"maxConnections,omitempty"` // connections to all backends that are in use
+	MaxRequests    *uint32         `json:"maxRequests,omitempty"`    // requests in flight, those that wait for a backend included
+	MaxPending     *uint32         `json:"maxPending,omitempty"`     // requests that wait for a backend; default 1000, 0 none
+	MaxRetries     *uint32         `json:"maxRetries,omitempty"`     // requests in flight that are sent again
+	Backend        *BackendCircuit `json:"backend,omitempty"`
+}
+
+// BackendCircuit bounds what goes to each backend. Requests beyond it wait for one that is done.
+type BackendCircuit struct {
+	MaxConnections *uint32 `json:"maxConnections,omitempty"` // idle ones included
+	MaxRequests    *uint32 `json:"maxRequests,omitempty"`
+}
+
+// PoolHealth is how an edge judges the backends of a pool.
+type PoolHealth struct {
+	HealthCheck  *HealthCheck  `json:"healthCheck,omitempty"`  // absent: it is healthy if it takes connections; port: that of the backend when absent
+	Checker      HealthChecker `json:"checker,omitempty"`      // agent: the edge makes the check only while it has lost the store; default agent
+	PanicPercent *uint32       `json:"panicPercent,omitempty"` // as in Route, like the rest
+	Outlier      *Outlier      `json:"outlier,omitempty"`
+	Circuit      *Circuit      `json:"circuit,omitempty"`
+}
+
+// SetDefaults gives every field that is absent and has a default in the schema that value,
+// in what PoolHealth contains too. Call it after decoding.
+func (x *PoolHealth) SetDefaults() {
+	if x.HealthCheck != nil {
+		x.HealthCheck.SetDefaults()
+	}
 }
 
 // HashKey says what of a request decides about its backend. One of them; a request without it goes by the client's address.
@@ -863,6 +929,7 @@ type RouterRecord struct {
 	Methods          []string        `json:"methods,omitempty"`
 	Headers          []HeaderMatch   `json:"headers,omitempty"`
 	Rules            []RouteRule     `json:"rules,omitempty"` // each complete; the first that matches holds
+	Health           *PoolHealth     `json:"health,omitempty"`
 	Backends         []Backend       `json:"backends"`
 }
 
@@ -871,6 +938,9 @@ type RouterRecord struct {
 func (x *RouterRecord) SetDefaults() {
 	if x.Zone != nil {
 		x.Zone.SetDefaults()
+	}
+	if x.Health != nil {
+		x.Health.SetDefaults()
 	}
 }
 

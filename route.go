@@ -43,6 +43,26 @@ func (rec *RouterRecord) SetRoute(r *Route) {
 	rec.Hash, rec.Sticky, rec.SlowStartSeconds, rec.Zone = r.Hash, r.Sticky, r.SlowStartSeconds, r.Zone
 	rec.Split, rec.Mirror = r.Split, r.Mirror
 	rec.Methods, rec.Headers, rec.Rules = r.Methods, r.Headers, r.EffectiveRules()
+	rec.Health = nil
+	if h := (PoolHealth{Checker: r.HealthCheck, PanicPercent: r.PanicPercent, Outlier: r.Outlier, Circuit: r.Circuit}); h != (PoolHealth{}) {
+		rec.Health = &h
+	}
+}
+
+// SetHealthCheck takes over the app's health check, as far as an edge can make it: it runs no commands.
+func (rec *RouterRecord) SetHealthCheck(a *App) {
+	check := a.HealthCheck
+	if check == nil || check.Protocol == ProbeProtocolEXEC || check.Protocol == ProbeProtocolPUSH {
+		return
+	}
+	own := *check
+	if own.Port != nil && *own.Port == a.PrimaryPort() {
+		own.Port = nil // that of the backend: the driver may have chosen another
+	}
+	if rec.Health == nil {
+		rec.Health = &PoolHealth{}
+	}
+	rec.Health.HealthCheck = &own
 }
 
 // EffectiveRules returns the route's rules, each with what it takes over from the route, and behind them the one that holds for every

@@ -145,6 +145,7 @@ func rewrite(v kind.View, name string) (*kind.Op, error) {
 func router(v kind.View, app *vortex.AppRecord) vortex.RouterRecord {
 	rec := vortex.RouterRecord{ClientID: app.Name, Type: app.Spec.Spec.Type, Backends: []vortex.Backend{}}
 	rec.SetRoute(app.Spec.Route)
+	rec.SetHealthCheck(&app.Spec)
 	for _, in := range kind.Find(v, vortex.Instances, "client_id", app.Name) {
 		if b, ok := backend(v, in.Value); ok {
 			rec.Backends = append(rec.Backends, b)
