@@ -1,4 +1,4 @@
-// Package health tells whether an instance answers: one Probe of it, and the Checker that turns the results of many
+// Package health tells whether an instance answers: one Probe of it (by HTTP, TCP, gRPC or a command), and the Checker that turns the results of many
 // probes into Unknown, Healthy or Unhealthy.
 //
 // A start is seen within milliseconds of the instance's first good answer, because a Checker probes fast until then;

@@ -2,6 +2,7 @@ package health
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"vortex"
@@ -21,7 +23,15 @@ import (
 type Result struct {
 	Healthy bool
 	Detail  string        // for people: "GET http://10.88.0.5:8080/health: 503 Service Unavailable"
+	Absent  bool          // nothing listens there, for certain: a doubt about the answer is not one about this
 	Took    time.Duration // from the start of the probe to its answer
+}
+
+// answer is what asking brought.
+type answer struct {
+	healthy bool
+	absent  bool
+	detail  string
 }
 
 // Exec runs a command inside the instance and returns its exit code and the beginning of what it wrote.
@@ -30,7 +40,7 @@ type Exec func(ctx context.Context, command []string) (code int, output string, 
 // Probe asks one instance once. It is safe for concurrent use and keeps no connection.
 type Probe struct {
 	timeout time.Duration
-	ask     func(ctx context.Context) (healthy bool, detail string)
+	ask     func(ctx context.Context) answer
 }
 
 // bodyPatience is how long an answer's body may take once its head has decided.
@@ -47,22 +57,19 @@ const (
 func NewProbe(check vortex.HealthCheck, address string, exec Exec) (*Probe, error) {
 	p := &Probe{timeout: ScheduleOf(check).Timeout}
 	switch check.Protocol {
-	case vortex.ProbeProtocolHTTP, vortex.ProbeProtocolTCP:
+	case vortex.ProbeProtocolHTTP, vortex.ProbeProtocolTCP, vortex.ProbeProtocolGRPC:
 		if address == "" || check.Port == nil || *check.Port == 0 {
 			return nil, vortex.Errorf(vortex.Invalid, "a %s health check needs an address and a port; set healthCheck.port", check.Protocol)
 		}
 		target := net.JoinHostPort(address, strconv.Itoa(int(*check.Port)))
-		p.ask = p.connect(target)
-		if check.Protocol == vortex.ProbeProtocolHTTP {
-			p.ask = p.http(check, target)
-		}
+		p.ask = p.over(check, target)
 	case vortex.ProbeProtocolEXEC:
 		if len(check.Command) == 0 || exec == nil {
 			return nil, vortex.Errorf(vortex.Invalid, "an EXEC health check needs a command; set healthCheck.command")
 		}
 		p.ask = p.exec(check.Command, exec)
 	default:
-		return nil, vortex.Errorf(vortex.Invalid, "healthCheck.protocol %q is not available in this version; use HTTP, TCP or EXEC", check.Protocol)
+		return nil, vortex.Errorf(vortex.Invalid, "healthCheck.protocol %q is not available in this version; use HTTP, TCP, GRPC or EXEC", check.Protocol)
 	}
 	return p, nil
 }
@@ -72,42 +79,102 @@ func (p *Probe) Run(ctx context.Context) Result {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	began := time.Now()
-	healthy, detail := p.ask(ctx)
-	return Result{Healthy: healthy, Detail: detail, Took: time.Since(began)}
+	a := p.ask(ctx)
+	return Result{Healthy: a.healthy, Detail: a.detail, Absent: a.absent, Took: time.Since(began)}
+}
+
+// over returns how to ask over the network.
+func (p *Probe) over(check vortex.HealthCheck, target string) func(context.Context) answer {
+	switch {
+	case check.Protocol == vortex.ProbeProtocolHTTP:
+		return p.http(check, target)
+	case check.Protocol == vortex.ProbeProtocolGRPC:
+		return p.grpc(check.Service, target)
+	case check.Send != "" || check.Expect != "":
+		return p.converse(check, target)
+	}
+	return p.connect(target)
 }
 
 // connect is healthy when the target accepts a connection.
-func (p *Probe) connect(target string) func(context.Context) (bool, string) {
+func (p *Probe) connect(target string) func(context.Context) answer {
 	what := "connect to " + target
-	return func(ctx context.Context) (bool, string) {
+	return func(ctx context.Context) answer {
 		var dialer net.Dialer
 		conn, err := dialer.DialContext(ctx, "tcp", target)
 		if err != nil {
-			return false, what + ": " + p.explain(ctx, err)
+			return p.failed(ctx, what, err)
 		}
 		_ = conn.Close()
-		return true, what + ": accepted"
+		return answer{healthy: true, detail: what + ": accepted"}
 	}
+}
+
+// converse is healthy when the target, having got what there is to send, says what is expected. Without anything expected it need only take it.
+func (p *Probe) converse(check vortex.HealthCheck, target string) func(context.Context) answer {
+	what := "talk to " + target
+	return func(ctx context.Context) answer {
+		heard, err := hear(ctx, target, check.Send, check.Expect)
+		switch {
+		case err == nil && check.Expect == "":
+			return answer{healthy: true, detail: what + ": accepted"}
+		case err == nil:
+			return answer{healthy: true, detail: fmt.Sprintf("%s: said %q", what, check.Expect)}
+		case heard == "":
+			return p.failed(ctx, what, err)
+		}
+		return answer{detail: fmt.Sprintf("%s: said %q, expected %q", what, shortened(heard), check.Expect)}
+	}
+}
+
+// hear sends something and reads until what is expected came.
+func hear(ctx context.Context, target, send, expect string) (heard string, err error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", target)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(deadline)
+	}
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	if _, err := io.WriteString(conn, send); err != nil {
+		return "", err
+	}
+	var all []byte
+	for !bytes.Contains(all, []byte(expect)) {
+		if len(all) >= maxAnswer {
+			return string(all), io.ErrShortBuffer
+		}
+		all = slices.Grow(all, maxBody)
+		n, err := conn.Read(all[len(all):cap(all)])
+		all = all[:len(all)+n]
+		if n == 0 && err != nil {
+			return string(all), err
+		}
+	}
+	return string(all), nil
 }
 
 // http is healthy when the target answers with an expected status code. Redirects are answers like any other. It speaks
 // on a connection of its own instead of through http.Transport, which keeps goroutines and
 // writes to the standard logger when a server says something unexpected.
-func (p *Probe) http(check vortex.HealthCheck, target string) func(context.Context) (bool, string) {
+func (p *Probe) http(check vortex.HealthCheck, target string) func(context.Context) answer {
 	url := "http://" + target + check.Path
 	what := check.Method + " " + url
-	return func(ctx context.Context) (bool, string) {
+	return func(ctx context.Context) answer {
 		req, err := http.NewRequestWithContext(ctx, check.Method, url, strings.NewReader(check.Body))
 		if err != nil {
-			return false, what + ": " + err.Error()
+			return answer{detail: what + ": " + err.Error()}
 		}
 		req.Close = true
 		setHeaders(req, check.Headers)
 		code, err := roundTrip(ctx, target, req)
 		if err != nil {
-			return false, what + ": " + p.explain(ctx, err)
+			return p.failed(ctx, what, err)
 		}
-		return expected(check.ExpectedStatusCodes, code), what + ": " + statusText(code)
+		return answer{healthy: expected(check.ExpectedStatusCodes, code), detail: what + ": " + statusText(code)}
 	}
 }
 
@@ -167,18 +234,18 @@ func statusText(code int) string {
 }
 
 // exec is healthy when the command exits with 0.
-func (p *Probe) exec(command []string, exec Exec) func(context.Context) (bool, string) {
+func (p *Probe) exec(command []string, exec Exec) func(context.Context) answer {
 	what := strings.Join(command, " ")
-	return func(ctx context.Context) (bool, string) {
+	return func(ctx context.Context) answer {
 		code, output, err := exec(ctx, command)
 		if err != nil {
-			return false, what + ": " + p.explain(ctx, err)
+			return p.failed(ctx, what, err)
 		}
 		detail := fmt.Sprintf("%s: exit code %d", what, code)
 		if line := lastLine(output); code != 0 && line != "" {
 			detail += ": " + line
 		}
-		return code == 0, detail
+		return answer{healthy: code == 0, detail: detail}
 	}
 }
 
@@ -192,10 +259,21 @@ func lastLine(output string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(line, "?"))
-	if len(line) > maxOutput {
-		line = strings.ToValidUTF8(line[:maxOutput], "") + "…"
+	return shortened(line)
+}
+
+// shortened returns the beginning of a long text.
+func shortened(s string) string {
+	if len(s) > maxOutput {
+		return strings.ToValidUTF8(s[:maxOutput], "") + "…"
 	}
-	return line
+	return s
+}
+
+// failed is the answer of a target that gave none.
+func (p *Probe) failed(ctx context.Context, what string, err error) answer {
+	absent := errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.EHOSTDOWN)
+	return answer{absent: absent, detail: what + ": " + p.explain(ctx, err)}
 }
 
 // explain says in a few words why a probe got no answer.

@@ -180,7 +180,6 @@ func TestExecProbe(t *testing.T) {
 func TestChecksThatCannotBeMade(t *testing.T) {
 	port := uint16(80)
 	for _, check := range []vortex.HealthCheck{
-		{Protocol: vortex.ProbeProtocolGRPC, Port: &port},
 		{Protocol: vortex.ProbeProtocolPUSH, Port: &port},
 		{Protocol: vortex.ProbeProtocolHTTP},
 		{Protocol: vortex.ProbeProtocolEXEC},

@@ -1,0 +1,4 @@
+package health
+
+// ReadHealthResponse is for fuzzing.
+var ReadHealthResponse = healthResponse
