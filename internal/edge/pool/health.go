@@ -59,10 +59,24 @@ func (b *Backend) MarkDead(until int64) {
 
 // SetChecked takes in what active checks say.
 func (b *Backend) SetChecked(s Checked) {
+	if b.cond.learn(s) {
+		return
+	}
 	b.change(func(c *condition) { c.check = s })
 	if s.Absent {
 		b.idle.closeAll(false)
 	}
+}
+
+// learn takes in what checks say and reports whether nothing follows from it.
+func (c *condition) learn(s Checked) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.check.Failing != s.Failing || c.check.Absent != s.Absent {
+		return false
+	}
+	c.check = s
+	return true
 }
 
 // Served counts an answer with its status, which also proves that the backend takes connections.
