@@ -161,6 +161,7 @@ func (p *Pool) Hold(w Waiter, limit time.Duration) (*Backend, error) {
 			return nil, ErrGone
 		}
 		if b, stale := m.pick(w.Want, w.Now(), w.Tried); b != nil {
+			p.wake() // there may be room for the next one too
 			return b, nil
 		} else if stale {
 			continue

@@ -38,7 +38,7 @@ func (f fleet) fill(p *pool.Pool, addrs ...netip.AddrPort) {
 	for _, addr := range addrs {
 		list = append(list, pool.Endpoint{Instance: p.App + "-" + addr.String(), Addr: addr})
 	}
-	f.Fill(p, pool.RoundRobin, list)
+	f.Fill(p, pool.Settings{}, list)
 }
 
 // failing is how many of the pool's backends fail their checks.
