@@ -76,15 +76,16 @@ func (t *target) pause() time.Duration {
 type schedule []*target
 
 // Len implements heap.Interface.
-func (s schedule) Len() int { return len(s) }
+func (s *schedule) Len() int { return len(*s) }
 
 // Less implements heap.Interface.
-func (s schedule) Less(i, j int) bool { return s[i].next.Before(s[j].next) }
+func (s *schedule) Less(i, j int) bool { return (*s)[i].next.Before((*s)[j].next) }
 
 // Swap implements heap.Interface.
-func (s schedule) Swap(i, j int) {
-	s[i], s[j] = s[j], s[i]
-	s[i].position, s[j].position = i, j
+func (s *schedule) Swap(i, j int) {
+	all := *s
+	all[i], all[j] = all[j], all[i]
+	all[i].position, all[j].position = i, j
 }
 
 // Push implements heap.Interface.
