@@ -39,7 +39,7 @@ func (RuntimeName) Values() []RuntimeName {
 	return []RuntimeName{RuntimeNameAuto, RuntimeNameOCI, RuntimeNameDocker, RuntimeNameVM, RuntimeNameProcess, RuntimeNameSim}
 }
 
-// PortProtocol is what Port.protocol may be.
+// PortProtocol is what Port.protocol, RouterPort.protocol may be.
 type PortProtocol string
 
 // The values of PortProtocol.
@@ -53,6 +53,34 @@ const (
 // Values returns every PortProtocol in the order of the schema.
 func (PortProtocol) Values() []PortProtocol {
 	return []PortProtocol{PortProtocolHTTP, PortProtocolTCP, PortProtocolUDP, PortProtocolGRPC}
+}
+
+// ProxyVersion is what Forward.proxyProtocol may be.
+type ProxyVersion string
+
+// The values of ProxyVersion.
+const (
+	ProxyVersionV1 ProxyVersion = "v1"
+	ProxyVersionV2 ProxyVersion = "v2"
+)
+
+// Values returns every ProxyVersion in the order of the schema.
+func (ProxyVersion) Values() []ProxyVersion {
+	return []ProxyVersion{ProxyVersionV1, ProxyVersionV2}
+}
+
+// ProxyAcceptance is what Forward.acceptProxyProtocol may be.
+type ProxyAcceptance string
+
+// The values of ProxyAcceptance.
+const (
+	ProxyAcceptanceOptional ProxyAcceptance = "optional"
+	ProxyAcceptanceRequired ProxyAcceptance = "required"
+)
+
+// Values returns every ProxyAcceptance in the order of the schema.
+func (ProxyAcceptance) Values() []ProxyAcceptance {
+	return []ProxyAcceptance{ProxyAcceptanceOptional, ProxyAcceptanceRequired}
 }
 
 // ScalingMode is what Scaling.mode may be.
@@ -384,6 +412,9 @@ type Port struct {
 	Protocol      PortProtocol `json:"protocol,omitempty"`
 	Name          string       `json:"name,omitempty"`
 	HostPort      *uint16      `json:"hostPort,omitempty"`
+	EndPort       *uint16      `json:"endPort,omitempty"`  // the last of a range of ports that begins at containerPort
+	EdgePort      string       `json:"edgePort,omitempty"` // TCP and UDP: "5432" or "7000-7010" on every edge; absent: given from cluster.starting_port on
+	Forward       *Forward     `json:"forward,omitempty"`  // TCP and UDP: how the edge passes them on
 }
 
 // SetDefaults gives every field that is absent and has a default in the schema that value,
@@ -392,6 +423,18 @@ func (x *Port) SetDefaults() {
 	if x.Protocol == "" {
 		x.Protocol = PortProtocolHTTP
 	}
+}
+
+// Forward is what stands in Port.forward, RouterPort.forward.
+// How the edge passes on TCP connections and UDP datagrams.
+type Forward struct {
+	ServerNames           []string        `json:"serverNames,omitempty"`           // TLS, passed through: connections that ask for one of these names; others may share the port
+	Alpn                  []string        `json:"alpn,omitempty"`                  // TLS, passed through: connections that offer one of these protocols
+	ProxyProtocol         ProxyVersion    `json:"proxyProtocol,omitempty"`         // TCP: tell the backend the client's address in this version of the PROXY protocol
+	AcceptProxyProtocol   ProxyAcceptance `json:"acceptProxyProtocol,omitempty"`   // TCP: believe the PROXY protocol of trusted proxies; required: refuse everybody else
+	ConnectTimeoutSeconds *float64        `json:"connectTimeoutSeconds,omitempty"` // TCP: to a backend; default 2
+	IdleTimeoutSeconds    *float64        `json:"idleTimeoutSeconds,omitempty"`    // nothing came either way; default 600 for TCP, 60 for UDP
+	MaxSessions           *uint32         `json:"maxSessions,omitempty"`           // UDP: clients served at the same time; default 10000
 }
 
 // Resources is what stands in AppSpec.resources.
@@ -916,6 +959,7 @@ type LivenessRecord struct {
 type RouterRecord struct {
 	ClientID         string          `json:"client_id"`
 	Type             AppType         `json:"type,omitempty"`
+	Ports            []RouterPort    `json:"ports,omitempty"` // of TCP and UDP
 	Hosts            []string        `json:"hosts,omitempty"`
 	Paths            []string        `json:"paths,omitempty"`
 	Balance          BalancePolicy   `json:"balance,omitempty"`
@@ -942,6 +986,20 @@ func (x *RouterRecord) SetDefaults() {
 	if x.Health != nil {
 		x.Health.SetDefaults()
 	}
+}
+
+// RouterPort is what stands in RouterRecord.ports.
+// A port, or a range of them, that every edge opens for an app. The endpoints loop gives it once; it
+// stays the app's as long as the app has the container port.
+type RouterPort struct {
+	Port             uint16       `json:"port"`
+	EndPort          *uint16      `json:"end_port,omitempty"`           // the last of a range
+	Protocol         PortProtocol `json:"protocol"`                     // TCP or UDP
+	ContainerPort    uint16       `json:"container_port"`               // where the backends listen …
+	ContainerEndPort *uint16      `json:"container_end_port,omitempty"` // … each port of the range on its own; absent: all of them on container_port
+	Primary          *bool        `json:"primary,omitempty"`            // container_port is the one that each backend's port stands for
+	Name             string       `json:"name,omitempty"`
+	Forward          *Forward     `json:"forward,omitempty"`
 }
 
 // Backend is what stands in RouterRecord.backends.

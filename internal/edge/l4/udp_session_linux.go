@@ -1,0 +1,325 @@
+package l4
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vortex/internal/edge/pool"
+)
+
+// udpListener is one socket of a port, with the sessions of the clients whose datagrams come there.
+type udpListener struct {
+	port     *port
+	loop     *udpLoop
+	fd       int
+	sessions map[clientKey]*udpSession
+	// The sessions in the order of their last datagram.
+	oldest, newest *udpSession
+}
+
+// clientKey is a client's address and port.
+type clientKey struct {
+	addr [16]byte
+	port uint16
+	zone uint32
+}
+
+// udpSession sends the datagrams of one client to one backend through a socket of its own, on which the answers come back.
+type udpSession struct {
+	listener     *udpListener
+	target       target
+	backend      *pool.Backend
+	traffic      *Traffic
+	fd           int
+	key          clientKey
+	name         sockaddr
+	control      control // says which of our addresses to answer from
+	last         int64
+	older, newer *udpSession
+
+	queue []int // slots of the batch at hand that are this session's
+}
+
+// Silences after which a session makes room: for another client when there are too many, and for its backend to drain.
+const (
+	evictAfter = time.Second
+	drainAfter = 3 * time.Second
+)
+
+// rounds is how many batches of one socket are taken before the others have their turn.
+const rounds = 4
+
+// receive sends on what clients sent.
+func (u *udpListener) receive() {
+	in := &u.loop.in
+	for range rounds {
+		n := in.receive(u.fd, 0, batchSize)
+		if n <= 0 {
+			return
+		}
+		u.dispatch(in, n)
+		if n < batchSize {
+			return
+		}
+	}
+}
+
+// dispatch sends on a batch, each session's datagrams together.
+func (u *udpListener) dispatch(in *batch, n int) {
+	l := u.loop
+	now := u.port.server.Now()
+	l.touched = l.touched[:0]
+	bytes := 0
+	for i := range n {
+		bytes += in.length(i)
+		s := u.session(in, i, now)
+		if s == nil {
+			continue
+		}
+		if len(s.queue) == 0 {
+			l.touched = append(l.touched, s)
+		}
+		s.queue = append(s.queue, i)
+	}
+	u.port.traffic.received.Add(uint64(bytes))
+	for _, s := range l.touched {
+		s.send(in, now)
+	}
+}
+
+// session finds or begins the session of a datagram's client; nil when there cannot be one.
+func (u *udpListener) session(in *batch, i int, now int64) *udpSession {
+	key := in.names[i].key()
+	if s := u.sessions[key]; s != nil {
+		s.touch(now)
+		return s
+	}
+	s, err := u.begin(in, i, key, now)
+	if err != nil {
+		u.port.traffic.failed.Add(1)
+		return nil
+	}
+	return s
+}
+
+var (
+	errFull   = errors.New("as many sessions as allowed")
+	errClosed = errors.New("the port is closed")
+)
+
+func (u *udpListener) begin(in *batch, i int, key clientKey, now int64) (*udpSession, error) {
+	server := u.port.server
+	routes := u.port.routes.Load()
+	if routes == nil || len(routes.rest) == 0 {
+		return nil, errClosed
+	}
+	client := netip.AddrFrom16(key.addr).Unmap()
+	if server.Limiter != nil {
+		if ok, _ := server.Limiter.Allow(client, now); !ok {
+			return nil, errLimited
+		}
+	}
+	t := routes.rest[0]
+	if u.port.traffic.active.Load() >= int64(t.service.MaxSessions) && !u.evict(now) {
+		return nil, errFull
+	}
+	s := &udpSession{listener: u, target: t, key: key, name: in.names[i], last: now}
+	s.control.take(&in.controls[i], in.controlLength(i))
+	if err := s.connect(hashAddr(client), now); err != nil {
+		return nil, err
+	}
+	u.sessions[key] = s
+	u.link(s)
+	u.loop.sessions++
+	u.port.traffic.begin()
+	t.pool.Meter.Start(now)
+	t.pool.Meter.Connect(1)
+	return s, nil
+}
+
+// evict ends the session that was silent for longest, if it was for a while.
+func (u *udpListener) evict(now int64) bool {
+	if u.oldest == nil || now-u.oldest.last < int64(evictAfter) {
+		return false
+	}
+	u.end(u.oldest)
+	return true
+}
+
+// connect picks a backend and opens a socket to it.
+func (s *udpSession) connect(key uint64, now int64) error {
+	server := s.listener.port.server
+	var tried pool.Tried
+	for {
+		b := s.target.pool.Pick(key, now, &tried)
+		if b == nil {
+			s.target.service.wakeBackend(server, s.target.pool)
+			return errNoBackend
+		}
+		traffic := server.backendTraffic(s.target.service.App, b)
+		fd, err := dialUDP(b.Addr)
+		if err == nil {
+			if err = s.listener.loop.register(fd, udpFile{session: s}); err == nil {
+				s.fd, s.backend, s.traffic = fd, b, traffic
+				b.Served(now, statusConnected)
+				traffic.begin()
+				return nil
+			}
+			err = errors.Join(err, unix.Close(fd))
+		}
+		traffic.failed.Add(1)
+		b.Done()
+		if !tried.Add(b) {
+			return err
+		}
+	}
+}
+
+// dialUDP opens a socket that sends to an address and receives from it alone.
+func dialUDP(addr netip.AddrPort) (int, error) {
+	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: addr.Addr().As16(), Port: int(addr.Port())})
+	if ip := addr.Addr().Unmap(); ip.Is4() {
+		family, to = unix.AF_INET, &unix.SockaddrInet4{Addr: ip.As4(), Port: int(addr.Port())}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.Connect(fd, to); err != nil {
+		return 0, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// send sends the queued datagrams to the backend. When the backend turns out to be gone, the session ends and another one, to another
+// backend, takes what was not sent.
+func (s *udpSession) send(in *batch, now int64) {
+	u, queue := s.listener, s.queue
+	s.queue = queue[:0]
+	sent, bytes, err := u.loop.out.sendTo(s.fd, in, queue)
+	s.traffic.received.Add(uint64(bytes))
+	if err == nil {
+		return
+	}
+	u.port.traffic.failed.Add(1)
+	if !s.fail(err, now) {
+		return
+	}
+	queue = slices.Clone(queue[sent:]) // the session's own ends with it
+	for _, i := range queue {
+		if other := u.session(in, i, now); other != nil {
+			_, bytes, _ := u.loop.out.sendTo(other.fd, in, []int{i}) // a datagram may be lost
+			other.traffic.received.Add(uint64(bytes))
+		}
+	}
+}
+
+// fail takes in an error of the session's socket and reports whether that ended the session.
+func (s *udpSession) fail(err error, now int64) bool {
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EMSGSIZE), errors.Is(err, unix.EINTR):
+		return false // the datagram is lost, as datagrams may be
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
+		s.traffic.failed.Add(1)
+		s.backend.Failed(now)
+		s.backend.MarkDead(now + int64(s.listener.port.server.SkipDead))
+	}
+	s.listener.end(s)
+	return true
+}
+
+// receive takes the backend's answers into the batch that goes to clients.
+func (s *udpSession) receive() {
+	l := s.listener.loop
+	if l.backTo != s.listener || l.back.used > batchSize-answers {
+		l.flushBack()
+		l.backTo = s.listener
+	}
+	first := l.back.used
+	n := l.back.receive(s.fd, first, answers)
+	if n < 0 {
+		s.fail(unix.Errno(-n), s.listener.port.server.Now())
+		return
+	}
+	bytes := 0
+	for i := first; i < first+n; i++ {
+		l.back.address(i, &s.name, &s.control)
+		bytes += l.back.length(i)
+	}
+	l.back.used += n
+	s.traffic.sent.Add(uint64(bytes))
+	s.touch(s.listener.port.server.Now())
+}
+
+// answers is how many of one session's answers are taken at once.
+const answers = 16
+
+// flushBack sends the answers at hand to their clients.
+func (l *udpLoop) flushBack() {
+	if l.back.used > 0 {
+		bytes := l.back.sendAll(l.backTo.fd)
+		l.backTo.port.traffic.sent.Add(uint64(bytes))
+	}
+	l.back.used, l.backTo = 0, nil
+}
+
+// touch makes the session the newest.
+func (s *udpSession) touch(now int64) {
+	s.last = now
+	if u := s.listener; u.newest != s {
+		u.unlink(s)
+		u.link(s)
+	}
+}
+
+func (u *udpListener) link(s *udpSession) {
+	s.older, s.newer = u.newest, nil
+	if u.newest != nil {
+		u.newest.newer = s
+	} else {
+		u.oldest = s
+	}
+	u.newest = s
+}
+
+func (u *udpListener) unlink(s *udpSession) {
+	if s.older != nil {
+		s.older.newer = s.newer
+	} else {
+		u.oldest = s.newer
+	}
+	if s.newer != nil {
+		s.newer.older = s.older
+	} else {
+		u.newest = s.older
+	}
+}
+
+// end ends a session.
+func (u *udpListener) end(s *udpSession) {
+	u.unlink(s)
+	delete(u.sessions, s.key)
+	u.loop.sessions--
+	u.loop.unregister(s.fd)
+	u.port.traffic.end()
+	s.traffic.end()
+	s.target.pool.Meter.Connect(-1)
+	s.target.pool.Meter.Finish()
+	s.backend.Done()
+}
+
+// sweep ends the sessions that were silent for too long, sooner those whose backend is to drain.
+func (u *udpListener) sweep(now int64) {
+	for s := u.oldest; s != nil; {
+		next := s.newer
+		silent := time.Duration(now - s.last)
+		if silent > s.target.service.IdleTimeout || s.backend.Removed() && silent > drainAfter {
+			u.end(s)
+		}
+		s = next
+	}
+}
