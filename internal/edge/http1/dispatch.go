@@ -100,6 +100,7 @@ func (c *conn) admit(p *pool.Pool) bool {
 	if err := p.Admit(p.Meter.Start(c.began)); err != nil {
 		return c.failHeld(err)
 	}
+	c.mirror(p)
 	keep := c.exchange(p)
 	if c.retrying {
 		c.retrying = false

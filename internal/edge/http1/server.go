@@ -90,6 +90,7 @@ type Server struct {
 	Config
 	epoch   time.Time
 	closing atomic.Bool
+	mirror  *mirror
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -99,7 +100,9 @@ type Server struct {
 // New returns a Server that serves nothing yet.
 func New(c Config) *Server {
 	c.setDefaults()
-	return &Server{Config: c, epoch: time.Now(), conns: map[*conn]struct{}{}}
+	s := &Server{Config: c, epoch: time.Now(), conns: map[*conn]struct{}{}}
+	s.mirror = newMirror(s)
+	return s
 }
 
 // Now is the engine's clock: nanoseconds since the server was made.
@@ -186,6 +189,7 @@ func (s *Server) end(c *conn) {
 // requests are closed at once; ones that never asked anything get a moment to. The listeners must be closed before.
 // It returns ctx's cause when something had to be cut.
 func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.mirror.end()
 	done := s.beginShutdown()
 	select {
 	case <-done:

@@ -21,6 +21,8 @@ var (
 		"Requests refused because their client passed its rate limit.", nil, nil)
 	retriesTotal = prometheus.NewDesc("vortex_edge_retries_total",
 		"Attempts made after an earlier backend failed a request without answering.", nil, nil)
+	mirroredTotal = prometheus.NewDesc("vortex_edge_mirrored_total",
+		"Copies of requests for another app, by whether they were sent and answered, or dropped.", []string{"result"}, nil)
 )
 
 // exposedBounds are the bucket bounds of vortex_edge_request_duration_seconds, in microseconds. Each
@@ -39,6 +41,7 @@ func (s *Set) Describe(ch chan<- *prometheus.Desc) {
 	ch <- connectionsOpen
 	ch <- limitedTotal
 	ch <- retriesTotal
+	ch <- mirroredTotal
 }
 
 // Collect implements prometheus.Collector. A status that was never answered is left out, 200 excepted.
@@ -57,6 +60,9 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(connectionsOpen, prometheus.GaugeValue, float64(s.connections.Load()))
 	ch <- prometheus.MustNewConstMetric(limitedTotal, prometheus.CounterValue, float64(s.limited.Load()))
 	ch <- prometheus.MustNewConstMetric(retriesTotal, prometheus.CounterValue, float64(s.retried.Load()))
+	for i, result := range []string{"dropped", "sent"} {
+		ch <- prometheus.MustNewConstMetric(mirroredTotal, prometheus.CounterValue, float64(s.mirrored[i].Load()), result)
+	}
 }
 
 // export returns the histogram as Prometheus sees it.

@@ -109,6 +109,7 @@ type Set struct {
 	connections atomic.Int64
 	limited     atomic.Uint64
 	retried     atomic.Uint64
+	mirrored    [2]atomic.Uint64 // dropped, sent
 }
 
 // App returns the meter of an app, made on first use.
@@ -160,3 +161,12 @@ func (s *Set) Limited() { s.limited.Add(1) }
 
 // Retried counts a request sent to another backend after a first one failed it.
 func (s *Set) Retried() { s.retried.Add(1) }
+
+// Mirrored counts a copy of a request that was sent to another pool, or was to be.
+func (s *Set) Mirrored(sent bool) {
+	if sent {
+		s.mirrored[1].Add(1)
+	} else {
+		s.mirrored[0].Add(1)
+	}
+}

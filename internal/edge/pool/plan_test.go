@@ -74,10 +74,11 @@ func TestOwnZoneAnswersWhileItCan(t *testing.T) {
 		own        float64
 	}{
 		{"as many as the others", 4, 4, 0, 1},
-		{"a little fewer", 3, 5, 0, 1},         // 3 of a fair 4 are more than 70%
-		{"too few", 1, 3, 0, 1 / (2 * 0.7)},    // 1 of a fair 2
-		{"too few, strictly", 3, 5, 1, 3. / 4}, // 3 of a fair 4
-		{"too few, loosely", 1, 7, 0.5, 1. / 4 * 2} /* 1 of a fair 4, and half of that is enough */, {"none", 0, 3, 0, 0},
+		{"a little fewer", 3, 5, 0, 1},              // 3 of a fair 4 are more than 70%
+		{"too few", 1, 3, 0, 1 / (2 * 0.7)},         // 1 of a fair 2
+		{"too few, strictly", 3, 5, 1, 3. / 4},      // 3 of a fair 4
+		{"too few, loosely", 1, 7, 0.5, 1. / 4 * 2}, // 1 of a fair 4, and half of that is enough
+		{"none", 0, 3, 0, 0},
 		{"only its own", 3, 0, 0, 1},
 	} {
 		s := newSite()
