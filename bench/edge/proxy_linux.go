@@ -235,6 +235,10 @@ http {
 	proxy_set_header X-Forwarded-Host $http_host;
 	proxy_set_header X-Forwarded-Proto $scheme;
 `, s.dir, s.layout.workers(), maxConnections())
+	keep := 128 // connections to each pool; it sets them aside at once
+	if s.routes > webRoutes {
+		keep = 4
+	}
 	for i := range s.routes {
 		fmt.Fprintf(&c, "\tupstream u%d {", i)
 		for _, p := range s.ports {
@@ -244,9 +248,9 @@ http {
 		if i == 0 {
 			options = " reuseport backlog=4096"
 		}
-		fmt.Fprintf(&c, " keepalive 128; keepalive_requests 1000000000; }\n\tserver {\n\t\tlisten 127.0.0.1:%d%s;\n\t\tserver_name %s;\n"+
+		fmt.Fprintf(&c, " keepalive %d; keepalive_requests 1000000000; }\n\tserver {\n\t\tlisten 127.0.0.1:%d%s;\n\t\tserver_name %s;\n"+
 			"\t\tlocation / { limit_req zone=clients burst=1000000 nodelay; proxy_pass http://u%d; }\n"+
-			"\t\tlocation = /nginx-status { stub_status; }\n\t}\n", port, options, host(i), i)
+			"\t\tlocation = /nginx-status { stub_status; }\n\t}\n", keep, port, options, host(i), i)
 	}
 	c.WriteString("}\n")
 	path := filepath.Join(s.dir, fmt.Sprintf("nginx-%d.conf", port))
