@@ -41,7 +41,10 @@ func RuntimeDir(uid int, xdgRuntimeDir string) string {
 	}
 }
 
-// WriteRunFile leaves a run file, readable by its owner only, in the data directory and in the runtime directory. The
+// EdgeRuntimeDir is the directory, below a runtime directory, in which edges that run alone leave theirs. Their API is their admin address.
+func EdgeRuntimeDir(runtimeDir string) string { return filepath.Join(runtimeDir, "edge") }
+
+// WriteRunFile leaves a run file, readable by its owner only, in the data directory, if there is one, and in the runtime directory. The
 // returned function takes it away again.
 func WriteRunFile(run RunFile, runtimeDir string) (remove func(), err error) {
 	data, err := json.MarshalIndent(run, "", "  ")
@@ -52,7 +55,10 @@ func WriteRunFile(run RunFile, runtimeDir string) (remove func(), err error) {
 		return nil, fmt.Errorf("make runtime directory: %w", err)
 	}
 	forgetDead(runtimeDir)
-	paths := []string{filepath.Join(run.Data, runFileName), filepath.Join(runtimeDir, strconv.Itoa(run.PID)+".json")}
+	paths := []string{filepath.Join(runtimeDir, strconv.Itoa(run.PID)+".json")}
+	if run.Data != "" {
+		paths = append(paths, filepath.Join(run.Data, runFileName))
+	}
 	remove = func() {
 		for _, path := range paths {
 			_ = os.Remove(path)

@@ -23,11 +23,19 @@ func main() {
 	daemon := node.Daemon{
 		Version: version, Commit: commit, Stderr: os.Stderr,
 		RuntimeDir: client.RuntimeDir(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR")),
+		Hangup:     hangup,
 	}
 	code := cli.Main(ctx, os.Args[1:], cli.Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
-		Build: cli.Build{Version: version, Commit: commit}, Daemon: daemon, Engine: daemon.Engine,
+		Build: cli.Build{Version: version, Commit: commit}, Daemon: daemon, Edge: daemon, Engine: daemon.Engine,
 	})
 	stop()
 	os.Exit(code)
+}
+
+// hangup begins to listen for SIGHUP, which ends the commands that do not.
+func hangup() <-chan os.Signal {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGHUP)
+	return ch
 }

@@ -72,6 +72,7 @@ func (s *Server) clusterOperations() []operation {
 	const get = http.MethodGet
 	return []operation{
 		read(get, "/nodes", "List nodes", s.listNodes),
+		read(get, "/edges", "List edges with their routes and backends", s.listEdges),
 		read(get, "/events", "What happened, oldest first", s.getEvents, appName, limit),
 		read(get, "/metrics", "What all apps did in the last seconds", s.getMetrics),
 		read(get, "/config", "The settings in force", s.getConfig),

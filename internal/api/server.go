@@ -31,6 +31,8 @@ type Server struct {
 	Images    Images
 	Builder   Builder
 	Checker   Checker
+	// Edge tells what the edge of this process is doing; nil when there is none.
+	Edge func() client.Edge
 
 	// Ready tells what GET /readyz reports; nil means always ready.
 	Ready func(context.Context) []client.Check

@@ -39,6 +39,7 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	Environ        []string // as os.Environ returns it
 	Daemon         Daemon   // nil: this binary runs no server
+	Edge           Edge     // nil: as Daemon
 	Engine         Engine   // nil: as Daemon
 	Build          Build
 	RuntimeDir     string // where servers of this machine leave their run files; "" is client.RuntimeDir of the user
@@ -49,6 +50,14 @@ type Daemon interface {
 	// Run starts what cfg says, leaves a run file, calls ready once everything serves, and returns when ctx ended, nil,
 	// or a part failed.
 	Run(ctx context.Context, cfg config.Config, ready func(client.RunFile)) error
+}
+
+// Edge runs a load balancer in this process, without a server.
+type Edge interface {
+	// CheckEdge reads a file and tells what it holds.
+	CheckEdge(ctx context.Context, path string) (client.EdgeSummary, error)
+	// RunEdge serves what a file says, calls ready once it does, and returns when ctx ended, nil, or it failed.
+	RunEdge(ctx context.Context, path string, cfg config.Config, ready func(client.Edge)) error
 }
 
 // Engine opens the engine of a server that does not run, as cfg says where it is.
@@ -93,6 +102,7 @@ type cli struct {
 	cancel context.CancelFunc
 
 	server, kind, contextName string
+	admin                     string // of an edge that runs alone
 	tls                       client.TLS
 	output                    string
 	timeout                   time.Duration
@@ -185,7 +195,7 @@ func (a *cli) root() *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add(groupRun, a.upCommand(), a.serverCommand(), a.applyCommand(), a.diffCommand())
+	add(groupRun, a.upCommand(), a.serverCommand(), a.edgeCommand(), a.applyCommand(), a.diffCommand())
 	add(groupLook, a.appsCommand(), a.statusCommand(), a.psCommand(), a.logsCommand(), a.eventsCommand(), a.nodesCommand(),
 		a.topCommand(), a.metricsCommand(), a.historyCommand(), a.infoCommand(), a.clusterCommand())
 	add(groupAct, a.startCommand(), a.stopCommand(), a.scaleCommand(), a.restartCommand(), a.rollbackCommand(), a.undoCommand(), a.deleteCommand(), a.execCommand())

@@ -36,6 +36,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	f := apitest.Start(t, func(s *api.Server) {
 		s.Ready = func(context.Context) []client.Check { return []client.Check{{Name: "store"}} }
+		s.Edge = edgeOfACluster
 	})
 	f.Node(t, "n1", 4000, 8<<30)
 	f.Obey(t)
@@ -55,6 +56,23 @@ func newWorld(t *testing.T) *world {
 	return &world{Fixture: f, dir: dir, kind: service, environ: []string{
 		"HOME=" + dir, "VORTEX_SERVER=" + f.URL, "VORTEX_TOKEN=" + apitest.Token, "VORTEX_KIND=" + l.Addr().String(),
 	}}
+}
+
+// edgeOfACluster is an edge with one route that is well and one that is not.
+func edgeOfACluster() client.Edge {
+	started := time.Now().Add(-3 * time.Minute)
+	return client.Edge{
+		ID: "n1", Node: "n1", Address: "10.0.0.1:8000", StartedAt: &started, Live: true, Revision: 7, Busy: []string{"web-3"},
+		Listeners: []client.EdgeListener{{Address: "10.0.0.1:8000", Protocol: "http"}},
+		Routes: []client.EdgeRoute{
+			{Name: "api", Hosts: []string{"example.com"}, Paths: []string{"/api"}, Pool: "api", Balance: "random", Backends: 1, Held: 2},
+			{Name: "web", Hosts: []string{}, Paths: []string{}, Pool: "web", Backends: 1, Usable: 1, RPS: 12, LatencyP95Ms: 3.25, InFlight: 4},
+		},
+		Backends: []client.EdgeBackend{
+			{Pool: "api", Instance: "api-1", Address: "10.1.0.2:80", Weight: 1, Out: "refused", Detail: "it refused a connection", Failed: 3},
+			{Pool: "web", Instance: "web-1", Address: "10.1.0.3:80", Node: "n1", Zone: "eu", Release: 2, Weight: 1, InFlight: 4, Served: 900, Errors: 1, Idle: 2},
+		},
+	}
 }
 
 // run runs one command and returns its exit code, stdout and stderr.

@@ -108,7 +108,7 @@ func (a *cli) runDaemon(ctx context.Context, src *daemonSources, ready func(cont
 		return err
 	}
 	if a.env.Daemon == nil {
-		return vortex.Errorf(vortex.Precondition, "this build of vortex only has the commands that talk to a server\nrun `vortex up` with a build for Linux")
+		return errNoDaemon()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -131,6 +131,11 @@ func (a *cli) runDaemon(ctx context.Context, src *daemonSources, ready func(cont
 		return nil
 	}
 	return err
+}
+
+// errNoDaemon is for builds that only talk to servers.
+func errNoDaemon() error {
+	return vortex.Errorf(vortex.Precondition, "this build of vortex only has the commands that talk to a server\nrun it with a build for Linux")
 }
 
 // announce tells where everything is reached.

@@ -16,6 +16,11 @@ const refresh = time.Second
 // watch shows a listing once, or with --watch again at every change: on a terminal in its place, else
 // as the lines that changed.
 func watch[T any](ctx context.Context, a *cli, c *client.Client, fetch func(context.Context) (list[T], error)) error {
+	return watchOn(ctx, a, func(ctx context.Context) <-chan error { return followChanges(ctx, c) }, fetch)
+}
+
+// watchOn is watch for what tells of its changes in its own way.
+func watchOn[T any](ctx context.Context, a *cli, follow func(context.Context) <-chan error, fetch func(context.Context) (list[T], error)) error {
 	l, err := fetch(ctx)
 	if err != nil {
 		return err
@@ -27,7 +32,7 @@ func watch[T any](ctx context.Context, a *cli, c *client.Client, fetch func(cont
 	before := l.lines(a)
 	ticker := time.NewTicker(refresh)
 	defer ticker.Stop()
-	changes := followChanges(ctx, c)
+	changes := follow(ctx)
 	for {
 		select {
 		case <-ctx.Done():

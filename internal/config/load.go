@@ -101,7 +101,7 @@ func environment(environ []string) map[string]string {
 // clientEnv are variables that the commands which talk to a server read.
 var clientEnv = []string{
 	"VORTEX_SERVER", "VORTEX_TOKEN", "VORTEX_CONTEXT", "VORTEX_KIND", "VORTEX_CONFIG", "VORTEX_TIMEOUT",
-	"VORTEX_CA", "VORTEX_CERT", "VORTEX_KEY", "VORTEX_SERVER_NAME",
+	"VORTEX_EDGE", "VORTEX_CA", "VORTEX_CERT", "VORTEX_KEY", "VORTEX_SERVER_NAME",
 }
 
 // misspelt finds variables that look like settings and are none.

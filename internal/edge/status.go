@@ -12,15 +12,17 @@ type Status struct {
 
 // AppStatus is one app as the edge sees it.
 type AppStatus struct {
-	App      string
-	HTTP     bool
-	Hosts    []string
-	Paths    []string
-	Balance  string
-	Held     int64 // requests waiting for a backend
-	Panics   bool  // all backends are used because too few are healthy
-	Traffic  meter.Sample
-	Backends []BackendStatus
+	App       string
+	HTTP      bool
+	Hosts     []string
+	Paths     []string
+	Listeners []string // none is all
+	Pool      string
+	Balance   string
+	Held      int64 // requests waiting for a backend
+	Panics    bool  // all backends are used because too few are healthy
+	Traffic   meter.Sample
+	Backends  []BackendStatus
 }
 
 // BackendStatus is one backend as the edge sees it.
@@ -47,7 +49,7 @@ func (e *Edge) Status() Status {
 	now := e.server.Now()
 	for _, app := range e.table.Apps() {
 		a := AppStatus{
-			App: app.Name, HTTP: app.HTTP, Hosts: app.Hosts, Paths: app.Paths, Balance: string(app.Settings.Balance),
+			App: app.Name, HTTP: app.HTTP, Hosts: app.Hosts, Paths: app.Paths, Listeners: app.Listeners, Pool: app.Pool.App, Balance: string(app.Settings.Balance),
 			Held: app.Pool.Held(), Panics: app.Pool.Panicking(now), Traffic: app.Pool.Meter.Peek(now),
 		}
 		for _, b := range app.Pool.Backends() {

@@ -21,6 +21,8 @@ type Daemon struct {
 	Stderr io.Writer
 	// RuntimeDir is where the run file is left for the commands on this machine.
 	RuntimeDir string
+	// Hangup begins to listen for SIGHUP, at which an edge that runs alone reads its file again; nil is never.
+	Hangup func() <-chan os.Signal
 }
 
 // Run starts what cfg says, leaves a run file, calls ready once everything serves, and returns when ctx ended, nil,

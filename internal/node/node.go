@@ -319,6 +319,9 @@ func (n *Node) handler() *api.Server {
 		Store: n.store, Token: n.token, Access: n.access, Version: n.cfg.Version, Log: n.component("api"),
 		Metrics: n.metrics(), Ready: n.ready, Defaults: n.cfg.Settings, ReservedPorts: n.reservedPorts(),
 	}
+	if n.edge != nil {
+		s.Edge = n.edgeStatus
+	}
 	if n.agent != nil {
 		s.Instances, s.Checker = n.agent, n.agent
 		s.Images, s.Builder = images{n.images}, images{n.images}

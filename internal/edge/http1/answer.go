@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -115,7 +116,7 @@ const shownNames = 10
 func (c *conn) hint() string {
 	names := c.srv.Table.Names()
 	if len(names) == 0 {
-		return "No HTTP app runs here yet. Start one with: vortex apply -f app.yaml"
+		return cmp.Or(c.srv.Hint, "No HTTP app runs here yet. Start one with: vortex apply -f app.yaml")
 	}
 	var b strings.Builder
 	b.WriteString("Apps here:")
@@ -157,7 +158,7 @@ func (c *conn) answerNoBackend(err error) {
 	}
 	p := problem{Error: fmt.Sprintf("no healthy instance of app %q", c.pool.App), Code: "NO_BACKEND"}
 	if c.peer.IsLoopback() {
-		p.Details = "To see why: vortex status " + c.pool.App
+		p.Details = "To see why: " + cmp.Or(c.srv.Why, "vortex status "+c.pool.App)
 	}
 	c.prepare(http.StatusServiceUnavailable, p, "Retry-After: 1\r\n")
 }

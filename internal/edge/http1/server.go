@@ -53,6 +53,8 @@ type Config struct {
 	Metrics http.Handler   // answers GET /metrics of loopback clients when no app claims the host; nil is nobody
 	Log     *slog.Logger   // access log at debug; nil discards
 	Trusted []netip.Prefix // proxies before the edge, whose X-Forwarded-For is believed
+	Hint    string         // tells people on this machine what to do when nobody answers; "" is about apps
+	Why     string         // the command that tells them why no backend does; "" is about apps
 
 	HeaderTimeout   time.Duration // from a head's first byte to its last
 	IdleTimeout     time.Duration // of a client connection between requests

@@ -98,6 +98,17 @@ func orSeconds(s *float64, otherwise time.Duration) time.Duration {
 	return time.Duration(*s * float64(time.Second))
 }
 
+// BackendCount is how many backends the file names.
+func (f *File) BackendCount() (n int) {
+	for i := range f.Pools {
+		n += len(f.Pools[i].Backends)
+	}
+	for i := range f.Routes {
+		n += len(f.Routes[i].Backends)
+	}
+	return n
+}
+
 // pool finds a pool by its name.
 func (f *File) pool(name string) *vortex.EdgePool {
 	i := slices.IndexFunc(f.Pools, func(p vortex.EdgePool) bool { return p.Name == name })

@@ -61,6 +61,14 @@ func namesOf(f *File) []string {
 	return slices.Compact(list)
 }
 
+// Unresolved returns the names of a file's backends that cannot be looked up now.
+func (f *File) Unresolved(ctx context.Context, r Resolver) []string {
+	n := &names{resolver: r, log: slog.New(slog.DiscardHandler), known: map[string][]netip.Addr{}, failing: map[string]bool{}}
+	list := namesOf(f)
+	n.lookup(ctx, list, firstLookup)
+	return n.unknown(list)
+}
+
 // lookup looks names up, within limit altogether, and reports whether any address changed. What cannot be looked up keeps what it had.
 func (n *names) lookup(ctx context.Context, list []string, limit time.Duration) (changed bool) {
 	lookup, cancel := context.WithTimeout(ctx, limit)

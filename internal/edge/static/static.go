@@ -34,6 +34,7 @@ type Static struct {
 	names  *names
 	key    []byte        // of sticky sessions' cookies
 	reload chan struct{} // one slot
+	ready  chan struct{} // closed when the first file is in force
 
 	mu    sync.Mutex
 	file  *File
@@ -63,7 +64,7 @@ func New(c Config) (*Static, error) {
 		c.Resolver = net.DefaultResolver
 	}
 	s := &Static{
-		config: c, log: c.Log, file: file, reload: make(chan struct{}, 1), key: make([]byte, keySize),
+		config: c, log: c.Log, file: file, reload: make(chan struct{}, 1), ready: make(chan struct{}), key: make([]byte, keySize),
 		names: &names{resolver: c.Resolver, log: c.Log, known: map[string][]netip.Addr{}, failing: map[string]bool{}},
 		state: State{File: c.File},
 	}
@@ -71,6 +72,7 @@ func New(c Config) (*Static, error) {
 	e := c.Edge
 	e.ID, e.Linger, e.Log = "alone", linger, c.Log
 	e.ShutdownTimeout, e.Zone = file.shutdownTimeout(), file.Zone
+	e.HTTP.Hint, e.HTTP.Why = "To see what is answered here: vortex edge routes", "vortex edge backends"
 	s.edge = edge.New(e, nowhere{}, nowhere{})
 	return s, nil
 }
@@ -103,6 +105,16 @@ func (s *Static) Reload() {
 	}
 }
 
+// Ready waits until the first file is in force, and reports false when ctx ended first.
+func (s *Static) Ready(ctx context.Context) bool {
+	select {
+	case <-s.ready:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Run serves until ctx ends, then lets requests in flight finish. It returns nil when it was told to end.
 func (s *Static) Run(ctx context.Context) error {
 	data, err := read(s.config.File)
@@ -112,6 +124,7 @@ func (s *Static) Run(ctx context.Context) error {
 	if err := s.take(ctx, data); err != nil {
 		return err
 	}
+	close(s.ready)
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	var loops sync.WaitGroup
