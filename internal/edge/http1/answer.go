@@ -36,7 +36,12 @@ func (c *conn) prepare(status int, p problem, fields string) {
 
 func (c *conn) prepareBody(status int, text []byte, fields string) {
 	b := fmt.Appendf(c.out.buf[:0], "HTTP/1.1 %d %s\r\n%s", status, http.StatusText(status), fields)
-	b = appendLength(b, len(text))
+	if c.rules != nil {
+		b = c.rules.AppendResponse(b)
+	}
+	if status != http.StatusNoContent {
+		b = appendLength(b, len(text))
+	}
 	c.closing = c.closing || c.stuck
 	b = append(c.appendConnection(b), '\r', '\n')
 	if c.req.kind != methodHead {
@@ -169,12 +174,14 @@ func (c *conn) failAttempt() bool {
 	switch c.failure {
 	case failTimeout:
 		c.prepare(http.StatusGatewayTimeout, problem{
-			Error: fmt.Sprintf("app %q did not answer within %v", c.pool.App, c.srv.ResponseTimeout), Code: "APP_TIMEOUT",
+			Error: fmt.Sprintf("app %q did not answer within %v", c.pool.App, c.patience()), Code: "APP_TIMEOUT",
 		}, "")
 	case failBody:
 		c.prepare(http.StatusBadRequest, problem{Error: "the request's body is malformed: " + c.back.err.Error(), Code: "BAD_REQUEST"}, "")
 	case failSlowBody:
 		c.prepare(http.StatusRequestTimeout, problem{Error: "the request's body did not come in time", Code: "TIMEOUT"}, "")
+	case failLargeBody:
+		c.prepareAnswer(c.rules.TooLarge())
 	case failResponse:
 		c.prepare(http.StatusBadGateway, problem{Error: fmt.Sprintf("app %q did not answer in HTTP", c.pool.App), Code: "APP_FAILED"}, "")
 	case failConnection:

@@ -176,7 +176,7 @@ func (b *background) send() bool {
 	failed, ok := errors.AsType[*relayError](b.err)
 	switch {
 	case !ok || failed.sending || errors.Is(failed.err, errStopped):
-	case isMalformed(failed.err), errors.Is(failed.err, os.ErrDeadlineExceeded) && !b.isStopping():
+	case isMalformed(failed.err), errors.Is(failed.err, errBodyTooLarge), errors.Is(failed.err, os.ErrDeadlineExceeded) && !b.isStopping():
 		b.faulty = true
 		b.conn.abort()
 	case !errors.Is(failed.err, os.ErrDeadlineExceeded):

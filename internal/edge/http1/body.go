@@ -1,9 +1,12 @@
 package http1
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strconv"
+
+	"vortex/internal/edge/policy"
 )
 
 // bodyKind is how a body's end is found.
@@ -189,12 +192,17 @@ type relay struct {
 	from    *reader
 	to      *writer
 	body    *body
-	chunked bool         // send it in chunks
-	ready   func() error // called before every wait for more; nil is nothing
-	piece   int64        // most bytes moved by the kernel in one wait; 0 is no limit
-	moved   int64        // bytes taken from the body so far
+	chunked bool           // send it in chunks
+	ready   func() error   // called before every wait for more; nil is nothing
+	piece   int64          // most bytes moved by the kernel in one wait; 0 is no limit
+	moved   int64          // bytes taken from the body so far
+	limit   int64          // most bytes the body may have; 0 is no limit
+	encoder policy.Encoder // what compresses it, for a chunked one; nil is nothing
 	limited io.LimitedReader
 }
+
+// errBodyTooLarge is a body with more bytes than relay.limit.
+var errBodyTooLarge = errors.New("the body is too large")
 
 // relayError is an error of the receiving or the sending side.
 type relayError struct {
@@ -216,7 +224,10 @@ func (r *relay) run() error {
 			return &relayError{err: err}
 		case len(data) > 0:
 			r.moved += int64(len(data))
-			if err := r.send(data); err != nil {
+			if r.limit > 0 && r.moved > r.limit {
+				return &relayError{err: errBodyTooLarge}
+			}
+			if err := r.encode(data); err != nil {
 				return &relayError{err, true}
 			}
 			r.from.discard(len(data))
@@ -230,6 +241,11 @@ func (r *relay) run() error {
 
 // wait sends what was collected and receives more. done is the end of a body that ends with its connection.
 func (r *relay) wait() (done bool, err error) {
+	if r.encoder != nil {
+		if err := r.encoder.Flush(); err != nil {
+			return false, &relayError{err, true}
+		}
+	}
 	if err := r.to.flush(); err != nil {
 		return false, &relayError{err, true}
 	}
@@ -283,6 +299,26 @@ func (r *relay) splice() (moved bool, err error) {
 	return true, nil
 }
 
+// encode sends data on, compressed if it is to be.
+func (r *relay) encode(data []byte) error {
+	if r.encoder == nil {
+		return r.send(data)
+	}
+	_, err := r.encoder.Write(data)
+	return err
+}
+
+// encoded is a relay as its encoder sees it: what comes out is sent.
+type encoded relay
+
+// Write implements io.Writer.
+func (e *encoded) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil // an empty chunk would be the last
+	}
+	return len(p), (*relay)(e).send(p)
+}
+
 func (r *relay) send(data []byte) error {
 	if !r.chunked {
 		return r.to.write(data)
@@ -299,6 +335,11 @@ func (r *relay) send(data []byte) error {
 }
 
 func (r *relay) finish() error {
+	if r.encoder != nil {
+		if err := r.encoder.Close(); err != nil {
+			return &relayError{err, true}
+		}
+	}
 	if r.chunked {
 		r.to.buf = append(r.to.buf, "0\r\n"...)
 		r.to.buf = append(r.to.buf, r.body.trailers...)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 )
 
@@ -54,7 +55,12 @@ type conn struct {
 	stuck   bool    // the client's body is not wholly read: the connection cannot be used again
 	closing bool    // the client was told that the connection ends with this response
 
-	retrying bool // the pool counts the request as one that is sent again
+	retrying bool          // the pool counts the request as one that is sent again
+	lost     int           // tries that the backend may have seen
+	next     *pool.Backend // picked for the next try; nil is none yet
+
+	rules *policy.Exchange // what the route's rules do with the request; nil is nothing
+	spare *policy.Exchange // rules of an earlier request, to be used again
 
 	mu         sync.Mutex
 	phase      phase
@@ -81,7 +87,7 @@ func addrOf(a net.Addr) netip.Addr {
 // serve answers requests until one of the sides ends the connection.
 func (c *conn) serve() {
 	defer c.close()
-	for c.next() {
+	for c.serveNext() {
 		if c.ending() {
 			return
 		}
@@ -98,8 +104,9 @@ func (c *conn) close() {
 	closeQuietly(c.tcp)
 }
 
-// next serves one request and reports whether the connection may bring another.
-func (c *conn) next() bool {
+// serveNext serves one request and reports whether the connection may bring another.
+func (c *conn) serveNext() bool {
+	c.rules = nil
 	head, err := c.awaitHead()
 	if err != nil {
 		return c.refuseHead(err)

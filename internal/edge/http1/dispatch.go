@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 	"vortex/internal/edge/route"
 )
@@ -42,7 +43,9 @@ func (c *conn) dispatch(size int) bool {
 	case m.Redirect:
 		c.answerRedirect()
 	default:
-		return c.proxy(m, size)
+		if m.Policy == nil || !c.applyRules(m, path) {
+			return c.proxy(m, size)
+		}
 	}
 	c.in.discard(size) // not before: the answer quotes it
 	return c.sendAnswer()
@@ -55,6 +58,9 @@ func (c *conn) clientAddr() netip.Addr {
 	client := c.peer
 	if !c.fw.trusted {
 		return client
+	}
+	if !c.req.has("x-forwarded-for") {
+		return c.forwardedAddr()
 	}
 	for _, f := range slices.Backward(c.req.fields) {
 		if f.kind != kindForwardedFor {
@@ -74,10 +80,33 @@ func (c *conn) clientAddr() netip.Addr {
 	return client
 }
 
+// forwardedAddr is clientAddr for proxies that say so in Forwarded (RFC 7239).
+func (c *conn) forwardedAddr() netip.Addr {
+	client := c.peer
+	for _, f := range slices.Backward(c.req.fields) {
+		if !equalFold(f.name, "forwarded") {
+			continue
+		}
+		for _, element := range slices.Backward(bytes.Split(f.value, []byte(","))) {
+			addr, ok := policy.ParseForwarded(trimSpace(element))
+			if !ok {
+				return client
+			}
+			if client = addr; !c.listener.trusts(client) {
+				return client
+			}
+		}
+	}
+	return client
+}
+
 // proxy sends the request to a backend of its app.
 func (c *conn) proxy(m route.Match, size int) bool {
-	c.fw.strip = m.Strip
+	c.fw.strip, c.fw.rules = m.Strip, c.rules
 	c.head = c.req.appendTo(c.head[:0], c.fw)
+	if c.rules != nil {
+		c.rules.Sent()
+	}
 	line := c.logLine()
 	c.want = c.ask(m.Pool)
 	c.in.discard(size)
@@ -125,7 +154,9 @@ func (c *conn) takeSmallBody() {
 		kind = bodyChunked
 	}
 	c.back.body = newBody(kind, c.req.length, true)
-	c.back.relay = relay{from: &c.in, body: &c.back.body, chunked: c.req.chunked, piece: pumpPiece, ready: c.back.awaitBody}
+	c.back.relay = relay{
+		from: &c.in, body: &c.back.body, chunked: c.req.chunked, piece: pumpPiece, ready: c.back.awaitBody, limit: c.bodyLimit(),
+	}
 }
 
 // pumpPiece is how much of a request's body must come within Config.BodyTimeout.
@@ -154,11 +185,9 @@ const (
 	verdictStale                 // a connection used before had ended: the same backend deserves a new one
 	verdictUnsent                // nothing of the request reached the backend
 	verdictLost                  // the backend was lost with the request, which may be sent again
+	verdictAgain                 // it answered in a way that another backend, c.next, is to better
 	verdictFailed                // it cannot be sent again; c.failure says why
 )
-
-// maxLost is how many backends one request may be lost with: one that kills backends must not get at all of them.
-const maxLost = 3
 
 // exchange gets the request answered and reports whether the client's connection may be used again.
 func (c *conn) exchange(p *pool.Pool) bool {
@@ -166,9 +195,12 @@ func (c *conn) exchange(p *pool.Pool) bool {
 		c.back.watch(watchAfter)
 	}
 	c.tried.Reset()
-	lost := 0
+	c.lost, c.next = 0, nil
 	for {
-		b := p.Choose(c.want, c.srv.Now(), &c.tried)
+		b := c.next
+		if c.next = nil; b == nil {
+			b = p.Choose(c.want, c.srv.Now(), &c.tried)
+		}
 		if b == nil {
 			var err error
 			if b, err = c.hold(p); err != nil {
@@ -176,13 +208,12 @@ func (c *conn) exchange(p *pool.Pool) bool {
 			}
 		}
 		v, keep := c.attempt(b)
-		if v == verdictLost {
-			lost++
-		}
 		switch {
 		case v == verdictDone:
 			return keep
-		case v == verdictFailed, lost >= maxLost:
+		case v == verdictAgain:
+			continue
+		case v == verdictFailed, v == verdictLost && !c.mayRetry(p), c.expired():
 			return c.failAttempt()
 		}
 		if !c.tried.Add(b) {
@@ -227,7 +258,7 @@ func (c *conn) hold(p *pool.Pool) (*pool.Backend, error) {
 	if c.held == 0 {
 		c.held = c.srv.Now()
 	}
-	left := c.srv.HoldTimeout - time.Duration(c.srv.Now()-c.held)
+	left := c.within(c.srv.HoldTimeout - time.Duration(c.srv.Now()-c.held))
 	if left <= 0 {
 		return nil, pool.ErrTimeout
 	}

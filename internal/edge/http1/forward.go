@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 )
 
@@ -17,12 +18,13 @@ const (
 	failResponse                  // what it answered is no HTTP
 	failBody                      // the client's body is malformed
 	failSlowBody                  // the client's body did not go on
+	failLargeBody                 // the client's body is larger than the route's rules allow
 )
 
 // try sends the request to one backend and, when that answers, the response to the client. fresh demands a new connection.
 func (c *conn) try(b *pool.Backend, fresh bool) (v verdict, keep bool) {
 	c.failure = failConnection
-	u, err := c.srv.connect(b, fresh)
+	u, err := c.srv.connect(b, fresh, c.connectTimeout())
 	if err != nil {
 		if isDead(err) {
 			b.Failed(c.srv.Now())
@@ -42,7 +44,7 @@ func (c *conn) try(b *pool.Backend, fresh bool) (v verdict, keep bool) {
 	if c.streams() {
 		c.back.relay.to = &u.out
 		c.back.pump(u)
-	} else if err := u.tcp.SetReadDeadline(time.Now().Add(c.srv.ResponseTimeout)); err != nil {
+	} else if err := u.tcp.SetReadDeadline(time.Now().Add(c.responseTimeout())); err != nil {
 		return c.lose(u, false)
 	}
 	return c.receive(u)
@@ -63,6 +65,8 @@ func (c *conn) receive(u *upstream) (v verdict, keep bool) {
 			return c.tunnel(u, len(head))
 		case c.resp.status == 101:
 			return c.failReceive(u, malformed("the backend switched protocols unasked"))
+		case c.resp.status >= 200 && c.rules != nil && c.triesAgain(u, len(head)):
+			return verdictAgain, false
 		case c.resp.status >= 200:
 			return c.respond(u, len(head))
 		case interim == maxInterim:
@@ -83,7 +87,7 @@ func (c *conn) inform() error {
 	if c.req.minor == 0 || c.resp.status == 100 && !c.req.expect {
 		return nil
 	}
-	c.out.buf = append(c.resp.appendTo(c.out.buf[:0]), '\r', '\n')
+	c.out.buf = append(c.resp.appendTo(c.out.buf[:0], nil, policy.Compression{}), '\r', '\n')
 	return c.out.flush()
 }
 
@@ -101,8 +105,12 @@ func (c *conn) failReceive(u *upstream, err error) (v verdict, keep bool) {
 	if c.back.gone.Load() {
 		return c.leave()
 	}
-	if !c.blameBody() {
-		u.backend.Failed(c.srv.Now())
+	if c.blameBody() {
+		return verdictFailed, false
+	}
+	u.backend.Failed(c.srv.Now())
+	if c.failure == failTimeout && c.retriesTimeouts() {
+		return verdictLost, false
 	}
 	return verdictFailed, false
 }
@@ -150,6 +158,8 @@ func (c *conn) blameBody() bool {
 	switch {
 	case !ok || failed.sending || !c.back.faulty:
 		return false
+	case errors.Is(failed.err, errBodyTooLarge):
+		c.failure = failLargeBody
 	case isMalformed(failed.err):
 		c.failure = failBody
 	default:
@@ -162,7 +172,7 @@ func (c *conn) blameBody() bool {
 func (c *conn) respond(u *upstream, size int) (v verdict, keep bool) {
 	kind := c.resp.bodyKind(c.req.kind == methodHead)
 	persistent := c.resp.persistent(kind)
-	chunked := c.beginResponse(u.backend, kind)
+	chunked, coding := c.beginResponse(u.backend, kind)
 	u.in.discard(size)
 	c.answered(c.resp.status)
 	u.backend.Served(c.srv.Now(), c.resp.status)
@@ -172,7 +182,10 @@ func (c *conn) respond(u *upstream, size int) (v verdict, keep bool) {
 		return verdictDone, false
 	}
 	c.down = relay{from: &u.in, to: &c.out, body: &c.body, chunked: chunked}
-	err := c.down.run()
+	if c.rules != nil {
+		c.timeBody(u)
+	}
+	err := c.runBody(coding)
 	c.back.stop()
 	c.setUpstream(nil) // from here on it may be another request's
 	if c.streams() {
@@ -204,16 +217,17 @@ func (c *conn) spoil(kind bodyKind) {
 	}
 }
 
-// beginResponse collects the response's head and reports whether its body goes in chunks.
-func (c *conn) beginResponse(from *pool.Backend, kind bodyKind) (chunked bool) {
+// beginResponse collects the response's head and reports whether its body goes in chunks, and how it is compressed.
+func (c *conn) beginResponse(from *pool.Backend, kind bodyKind) (chunked bool, coding policy.Coding) {
 	r := &c.resp
-	b := c.appendSession(r.appendTo(c.out.buf[:0]), from)
-	unframed := kind == bodyChunked || kind == bodyClose
+	z := c.compression(kind)
+	b := c.appendRules(c.appendSession(r.appendTo(c.out.buf[:0], c.rules, z), from), z)
+	unframed := kind == bodyChunked || kind == bodyClose || z.Coding != 0
 	if unframed && c.req.minor == 0 {
 		c.closing = true // the end of the connection is the only end it can have
 	}
 	switch {
-	case r.length >= 0 && r.status != 204:
+	case r.length >= 0 && r.status != 204 && z.Coding == 0:
 		b = append(b, "Content-Length: "...)
 		b = appendInt(b, r.length)
 		b = append(b, '\r', '\n')
@@ -223,7 +237,7 @@ func (c *conn) beginResponse(from *pool.Backend, kind bodyKind) (chunked bool) {
 	}
 	b = c.appendConnection(b)
 	c.out.buf = append(b, '\r', '\n')
-	return chunked
+	return chunked, z.Coding
 }
 
 // appendConnection tells the client whether it may send another request.
@@ -259,6 +273,6 @@ func (c *conn) awaitResponse(u *upstream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.responding {
-		_ = u.tcp.SetReadDeadline(time.Now().Add(c.srv.ResponseTimeout)) // fails when closed, which reading will tell
+		_ = u.tcp.SetReadDeadline(time.Now().Add(c.responseTimeout())) // fails when closed, which reading will tell
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+
+	"vortex/internal/edge/policy"
 )
 
 // request is a client's request head. Its slices point into the receive buffer and are valid until the head is consumed.
@@ -241,20 +243,30 @@ type forward struct {
 	strip   int        // bytes of the path to leave out
 	trusted bool       // the client is a proxy of ours: what it says about its client stands
 	secure  bool       // it came over TLS
+
+	rules *policy.Exchange // what the route's rules change; nil is nothing
 }
 
 // appendTo appends the head as the backend gets it.
 func (r *request) appendTo(b []byte, fw forward) []byte {
 	b = append(b, r.method...)
 	b = append(b, ' ')
-	b = append(b, r.target[fw.strip:]...)
+	if fw.rules != nil {
+		b = fw.rules.AppendTarget(b)
+	} else {
+		b = append(b, r.target[fw.strip:]...)
+	}
 	b = append(b, " HTTP/1.1\r\nHost: "...)
-	b = append(b, r.host...)
+	if host := fw.host(); host != "" {
+		b = append(b, host...)
+	} else {
+		b = append(b, r.host...)
+	}
 	b = append(b, '\r', '\n')
 	upgrade := r.upgrade && r.minor == 1
 	for i := range r.fields {
 		f := &r.fields[i]
-		if r.passes(f, fw.trusted, upgrade) {
+		if r.passes(f, fw.trusted, upgrade) && (fw.rules == nil || !fw.rules.DropsRequest(f.name)) {
 			b = appendField(b, f.name, f.value)
 		}
 	}
@@ -270,7 +282,26 @@ func (r *request) appendTo(b []byte, fw forward) []byte {
 		b = append(b, '\r', '\n')
 	}
 	b = r.appendForwarded(b, fw)
+	if fw.rules != nil {
+		b = fw.rules.AppendRequest(b)
+	}
 	return append(b, '\r', '\n')
+}
+
+// host returns the Host that the route's rules name, "" when it is the client's.
+func (fw *forward) host() string {
+	if fw.rules == nil {
+		return ""
+	}
+	return fw.rules.NewHost()
+}
+
+// stripped returns the prefix that the route's rules take from the path.
+func (fw *forward) stripped() string {
+	if fw.rules == nil {
+		return ""
+	}
+	return fw.rules.Stripped()
 }
 
 // passes reports whether a field goes on to the backend as it is.
@@ -281,7 +312,7 @@ func (r *request) passes(f *field, trusted, upgrade bool) bool {
 	case kindUpgrade:
 		return upgrade
 	case kindForwarded:
-		return trusted
+		return trusted && !equalFold(f.name, "forwarded") // which appendForwarded adds to
 	case kindExpect:
 		return r.expect // without a body there is nothing to wait for
 	case kindOther:
@@ -314,10 +345,30 @@ func (r *request) appendForwarded(b []byte, fw forward) []byte {
 		b = append(b, r.host...)
 		b = append(b, '\r', '\n')
 	}
-	if fw.strip > 0 {
-		b = appendField(b, []byte("X-Forwarded-Prefix"), r.path[:fw.strip])
+	if stripped := fw.stripped(); fw.strip > 0 || stripped != "" {
+		b = append(b, "X-Forwarded-Prefix: "...)
+		b = append(append(append(b, r.path[:fw.strip]...), stripped...), '\r', '\n')
 	}
-	return b
+	return r.appendStandard(b, fw)
+}
+
+// appendStandard appends Forwarded (RFC 7239) when the rules ask for it, and when a trusted proxy has begun one: it must not
+// lack the hop to the edge.
+func (r *request) appendStandard(b []byte, fw forward) []byte {
+	begun := fw.trusted && r.has("forwarded")
+	if !begun && (fw.rules == nil || !fw.rules.Forwarded()) {
+		return b
+	}
+	b = append(b, "Forwarded: "...)
+	for n := 0; begun; n++ {
+		value, ok := nth(r.fields, "forwarded", n)
+		if !ok {
+			break
+		}
+		b = append(append(b, value...), ", "...)
+	}
+	b = policy.AppendForwarded(b, fw.client, r.host, fw.secure)
+	return append(b, '\r', '\n')
 }
 
 func (r *request) has(lower string) bool {

@@ -1,6 +1,10 @@
 package http1
 
-import "strconv"
+import (
+	"strconv"
+
+	"vortex/internal/edge/policy"
+)
 
 // response is a backend's response head. Its slices point into the receive buffer.
 type response struct {
@@ -73,8 +77,8 @@ func (r *response) persistent(kind bodyKind) bool {
 }
 
 // appendTo appends the head as the client gets it, without the empty line at its end: framing and connection
-// fields are for the caller to add.
-func (r *response) appendTo(b []byte) []byte {
+// fields are for the caller to add. The fields that rules take out, and those that do not hold for a compressed body, are left out.
+func (r *response) appendTo(b []byte, rules *policy.Exchange, z policy.Compression) []byte {
 	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(r.status), 10)
 	b = append(b, ' ')
@@ -92,6 +96,9 @@ func (r *response) appendTo(b []byte) []byte {
 		case kindHost, kindExpect, kindForwarded, kindForwardedFor, kindOther:
 		}
 		if r.nominated && isNominated(r.fields, f.name) && f.kind == kindOther {
+			continue
+		}
+		if rules != nil && (rules.DropsResponse(f.name) || z.Drops(f.name)) {
 			continue
 		}
 		b = appendField(b, f.name, f.value)

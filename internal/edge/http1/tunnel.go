@@ -4,13 +4,16 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"vortex/internal/edge/policy"
 )
 
 // tunnel joins the two connections after the backend switched protocols, until both directions have ended.
 func (c *conn) tunnel(u *upstream, size int) (v verdict, keep bool) {
 	c.back.stop()
 	defer closeQuietly(u.tcp)
-	c.out.buf = c.appendSession(c.resp.appendTo(c.out.buf[:0]), u.backend)
+	none := policy.Compression{}
+	c.out.buf = c.appendRules(c.appendSession(c.resp.appendTo(c.out.buf[:0], c.rules, none), u.backend), none)
 	c.out.buf = append(c.out.buf, "Connection: Upgrade\r\n\r\n"...)
 	u.in.discard(size)
 	c.answered(c.resp.status)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"vortex/internal/edge/pool"
 )
@@ -44,7 +45,7 @@ func (u *upstream) Close() error { return u.tcp.Close() }
 
 // connect returns a connection to a backend: an idle one, or with fresh always a new one. An idle one is looked at: what a backend has sent
 // unasked would be taken for the answer to the next request.
-func (s *Server) connect(b *pool.Backend, fresh bool) (*upstream, error) {
+func (s *Server) connect(b *pool.Backend, fresh bool, timeout time.Duration) (*upstream, error) {
 	for !fresh {
 		u, ok := b.TakeIdle().(*upstream)
 		if !ok {
@@ -57,7 +58,7 @@ func (s *Server) connect(b *pool.Backend, fresh bool) (*upstream, error) {
 		u.reused = true
 		return u, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	var dialer net.Dialer
 	tcp, err := dialer.DialContext(ctx, "tcp", b.Addr.String())

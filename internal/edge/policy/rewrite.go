@@ -39,7 +39,7 @@ func compileRewrite(from *vortex.Rewrite) (*rewrite, error) {
 // Rewrites reports whether the request's target is changed.
 func (x *Exchange) Rewrites() bool { return x.rule.rewrite != nil }
 
-// Host returns the Host the app sees, "" when it is the client's.
+// NewHost returns the Host the app sees, "" when it is the client's.
 func (x *Exchange) NewHost() string {
 	if x.rule.rewrite == nil {
 		return ""

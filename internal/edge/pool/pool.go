@@ -51,6 +51,7 @@ type Pool struct {
 	health     atomic.Pointer[Health] // never nil
 	panicUntil atomic.Int64           // nanoseconds of the engine's clock; 0 is no panic
 	retries    atomic.Int64           // requests in flight that are sent a second time
+	spent      atomic.Int64           // of the Budget's minimum; see Affords
 	freed      chan struct{}          // one slot: a request that waits may find a backend
 	panics     atomic.Uint64
 	ejections  atomic.Uint64
