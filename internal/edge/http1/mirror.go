@@ -76,7 +76,7 @@ func (m *mirror) exchange(to *pool.Pool, request []byte, head bool) error {
 		return errNoCopy
 	}
 	defer b.Done()
-	u, err := m.srv.connect(b, false)
+	u, err := m.srv.connect(b, false, m.srv.ConnectTimeout)
 	if err != nil {
 		if isDead(err) {
 			b.Failed(m.srv.Now())
