@@ -1,13 +1,16 @@
 package route
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"vortex/internal/edge/pool"
 )
@@ -260,21 +263,62 @@ func TestInstanceThatComesBackIsNotBusy(t *testing.T) {
 // request may be on an instance once Drain said that it is removed and not busy.
 func TestNoPickAfterPublishedRemoval(t *testing.T) {
 	t.Parallel()
-	table := NewTable(Config{})
-	p := serving(table, pool.RoundRobin, "i0")
+	for name, settings := range map[string]pool.Settings{
+		"round-robin":   {},
+		"least-request": {Balance: pool.LeastRequest},
+		"random":        {Balance: pool.Random},
+		"ring-hash":     {Balance: pool.RingHash},
+		"maglev":        {Balance: pool.Maglev},
+		"sessions":      {Sticky: &pool.Sticky{Cookie: "sid", Key: []byte("key")}},
+		"everything": {
+			SlowStart: time.Hour, Zone: pool.Zone{Prefer: true}, Sticky: &pool.Sticky{Cookie: "sid"},
+			Split: []pool.Part{{Release: 1, Weight: 1}, {Weight: 2}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) { raceRemovals(t, settings) })
+	}
+}
+
+func raceRemovals(t *testing.T, settings pool.Settings) {
+	t.Helper()
+	table := NewTable(Config{Config: pool.Config{Zone: "east"}})
+	apply := func(i int) {
+		app := App{Name: "web", HTTP: true, Settings: settings, Backends: endpoints(fmt.Sprintf("i%d", i), fmt.Sprintf("i%d", i+1))}
+		for n := range app.Backends {
+			e := &app.Backends[n]
+			e.Weight, e.Release, e.Zone = uint32(i+n)%3, uint64(i+n)%2, []string{"east", "west"}[(i+n)/2%2]
+		}
+		table.Apply(app, uint64(i+1))
+	}
+	apply(0)
+	p := table.Pools()[0]
 	var stopped sync.Map // instances that may be stopped now
 	var picks atomic.Int64
 	done := make(chan struct{})
+	running := func() bool {
+		select {
+		case <-done:
+			return false
+		default:
+			return true
+		}
+	}
 	var wg sync.WaitGroup
-	for range 8 {
+	wg.Go(func() {
+		for running() {
+			table.Rebalance()
+			runtime.Gosched()
+		}
+	})
+	for range 4 {
 		wg.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
-				b := p.Pick(0, 0, &pool.Tried{})
+			var cookie []byte
+			for key := uint64(0); running(); key++ {
+				ask := p.Ask()
+				ask.Field([]byte("Cookie"), cookie)
+				want := ask.Want()
+				want.Key = key
+				b := p.Choose(want, 0, &pool.Tried{})
 				if b == nil {
 					t.Error("no backend although there always is one")
 					return
@@ -282,18 +326,29 @@ func TestNoPickAfterPublishedRemoval(t *testing.T) {
 				if _, ok := stopped.Load(b.Instance); ok {
 					t.Errorf("picked %s, which is stopped", b.Instance)
 				}
-				picks.Add(1)
+				if set := p.AppendCookie(nil, want, b, false); len(set) > 0 {
+					cookie = bytes.TrimPrefix(set[:bytes.IndexByte(set, ';')], []byte("Set-Cookie: "))
+				}
 				b.Done()
+				if picks.Add(1)%32 == 0 {
+					runtime.Gosched()
+				}
 			}
 		})
 	}
-	for i := range 200 {
+	steps := 150
+	if settings.Balance == pool.Maglev {
+		steps = 15 // making its tables takes long under the race detector
+	}
+	for i := range steps {
+		for before := picks.Load(); picks.Load() < before+100 && !t.Failed(); {
+			runtime.Gosched()
+		}
+		apply(i + 1)
 		old := fmt.Sprintf("i%d", i)
-		revision := uint64(i + 2)
-		table.Apply(App{Name: "web", HTTP: true, Backends: endpoints(fmt.Sprintf("i%d", i+1))}, revision)
 		for {
 			at, busy := table.Drain()
-			if at >= revision && !slices.Contains(busy, old) {
+			if at >= uint64(i+2) && !slices.Contains(busy, old) {
 				break
 			}
 		}
