@@ -26,7 +26,7 @@ func (c *checker) route(a *App) {
 			c.add("route", "expected hosts and paths only for an app of type http, got type %s", a.Spec.Type)
 			return
 		}
-		if len(r.EffectiveRules())+len(r.Methods)+len(r.Headers) > 0 {
+		if len(r.EffectiveRules())+len(r.Methods)+len(r.Headers)+len(r.Rate) > 0 {
 			c.add("route", "expected rules and what is done with requests only for an app of type http, got type %s", a.Spec.Type)
 			return
 		}
@@ -42,6 +42,7 @@ func (c *checker) routeFields(at string, r *Route) {
 		c.unique(hosts, host, where, "")
 	}
 	c.routeRule(at, &RouteRule{RoutePolicy: r.RoutePolicy, Paths: r.Paths})
+	c.rates(at+".rate", r.Rate)
 	for i := range r.Rules {
 		rule := &r.Rules[i]
 		where := item(at+".rules", i)

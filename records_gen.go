@@ -132,6 +132,21 @@ func (BalancePolicy) Values() []BalancePolicy {
 	return []BalancePolicy{BalancePolicyRoundRobin, BalancePolicyLeastRequest, BalancePolicyRandom, BalancePolicyRingHash, BalancePolicyWeighted, BalancePolicyMaglev}
 }
 
+// RateKey is what RateLimit.per may be.
+type RateKey string
+
+// The values of RateKey.
+const (
+	RateKeyClient RateKey = "client"
+	RateKeyHeader RateKey = "header"
+	RateKeyRoute  RateKey = "route"
+)
+
+// Values returns every RateKey in the order of the schema.
+func (RateKey) Values() []RateKey {
+	return []RateKey{RateKeyClient, RateKeyHeader, RateKeyRoute}
+}
+
 // RolloutStrategy is what RolloutPolicy.strategy may be.
 type RolloutStrategy string
 
@@ -561,6 +576,7 @@ type Route struct {
 	PanicPercent     *uint32         `json:"panicPercent,omitempty"` // with fewer healthy backends than so many percent all are used; default 50, 0 never
 	Outlier          *Outlier        `json:"outlier,omitempty"`      // leave out backends that answer badly; absent: never, {}: by the defaults
 	Circuit          *Circuit        `json:"circuit,omitempty"`      // limits, beyond which requests are refused with 503
+	Rate             []RateLimit     `json:"rate,omitempty"`         // how often the app may be asked; every one of them holds
 
 	RoutePolicy
 }
@@ -573,6 +589,28 @@ func (x *Route) SetDefaults() {
 	}
 	if x.Zone != nil {
 		x.Zone.SetDefaults()
+	}
+	for i0 := range x.Rate {
+		x.Rate[i0].SetDefaults()
+	}
+}
+
+// RateLimit is how many requests are answered in any window; what is more gets 429. All edges hold it together.
+type RateLimit struct {
+	Per     RateKey  `json:"per,omitempty"`    // each client address (IPv6: each /64), each value of a header, or the route: everybody together
+	Header  string   `json:"header,omitempty"` // with per: header; a request without it counts for its client's address
+	Limit   uint64   `json:"limit"`
+	Window  Duration `json:"window,omitzero"`   // from 1s to 24h; default 1m
+	Burst   *uint64  `json:"burst,omitempty"`   // requests ahead of an even pace; default limit; each edge holds it for itself
+	Paths   []string `json:"paths,omitempty"`   // only requests for these count; as in Route
+	Methods []string `json:"methods,omitempty"` // likewise
+}
+
+// SetDefaults gives every field that is absent and has a default in the schema that value,
+// in what RateLimit contains too. Call it after decoding.
+func (x *RateLimit) SetDefaults() {
+	if x.Per == "" {
+		x.Per = RateKeyClient
 	}
 }
 
@@ -974,6 +1012,7 @@ type RouterRecord struct {
 	Headers          []HeaderMatch   `json:"headers,omitempty"`
 	Rules            []RouteRule     `json:"rules,omitempty"` // each complete; the first that matches holds
 	Health           *PoolHealth     `json:"health,omitempty"`
+	Rate             []RateLimit     `json:"rate,omitempty"`
 	Backends         []Backend       `json:"backends"`
 }
 
@@ -985,6 +1024,9 @@ func (x *RouterRecord) SetDefaults() {
 	}
 	if x.Health != nil {
 		x.Health.SetDefaults()
+	}
+	for i0 := range x.Rate {
+		x.Rate[i0].SetDefaults()
 	}
 }
 
@@ -1066,6 +1108,24 @@ type EdgeRecord struct {
 	Address  string   `json:"address,omitempty"`
 	Revision uint64   `json:"revision"` // every router change up to this revision is applied
 	Busy     []string `json:"busy,omitempty"`
+}
+
+// QuotaRecord is a record below vortex:quota.
+// What clients near a limit have had of it at one edge, so that all edges hold it together. Written by that edge.
+type QuotaRecord struct {
+	Edge string     `json:"edge"`
+	At   time.Time  `json:"at"` // when it was counted; an edge that is gone says nothing new
+	Uses []QuotaUse `json:"uses"`
+}
+
+// QuotaUse is what stands in QuotaRecord.uses.
+type QuotaUse struct {
+	Rule     string  `json:"rule"`     // the app's limit, by what it counts; "*" is the cluster's own
+	Key      string  `json:"key"`      // the address or the header's value, as 32 hexadecimal digits that do not tell the value
+	Window   uint64  `json:"window"`   // the number of the current window since 1970
+	Current  uint64  `json:"current"`  // requests let through in it
+	Previous uint64  `json:"previous"` // … and in the one before
+	Demand   float64 `json:"demand"`   // requests per second that were asked for lately
 }
 
 // EventRecord is a record below vortex:event.
@@ -1224,6 +1284,7 @@ var (
 	Containers  = Table[ContainerRecord]{Type: "ContainerRecord", Prefix: "vortex:container"}
 	Nodes       = Table[NodeRecord]{Type: "NodeRecord", Prefix: "vortex:node"}
 	Edges       = Table[EdgeRecord]{Type: "EdgeRecord", Prefix: "vortex:edge"}
+	Quotas      = Table[QuotaRecord]{Type: "QuotaRecord", Prefix: "vortex:quota"}
 	Events      = Table[EventRecord]{Type: "EventRecord", Prefix: "vortex:event"}
 	Roles       = Table[RoleRecord]{Type: "RoleRecord", Prefix: "vortex:role"}
 	Tokens      = Table[TokenRecord]{Type: "TokenRecord", Prefix: "vortex:token"}

@@ -43,6 +43,7 @@ func (rec *RouterRecord) SetRoute(r *Route) {
 	rec.Hash, rec.Sticky, rec.SlowStartSeconds, rec.Zone = r.Hash, r.Sticky, r.SlowStartSeconds, r.Zone
 	rec.Split, rec.Mirror = r.Split, r.Mirror
 	rec.Methods, rec.Headers, rec.Rules = r.Methods, r.Headers, r.EffectiveRules()
+	rec.Rate = r.Rate
 	rec.Health = nil
 	if h := (PoolHealth{Checker: r.HealthCheck, PanicPercent: r.PanicPercent, Outlier: r.Outlier, Circuit: r.Circuit}); h != (PoolHealth{}) {
 		rec.Health = &h

@@ -44,6 +44,9 @@ const (
 	sweepInterval = 15 * time.Second
 )
 
+// clientRule is the name of the limit that holds for every client address, on every edge. No app's begins like it.
+const clientRule = "*"
+
 // Config of an Edge. Zero values are defaults, except for ID.
 type Config struct {
 	ID      string // names this edge in vortex:edge:<id> and vortex:metrics:<app>:<id>; required
@@ -58,6 +61,7 @@ type Config struct {
 	Metrics   http.Handler     // answers GET /metrics of loopback clients when no app claims the host
 	Log       *slog.Logger     // nil discards; at debug it has the access log
 	Contested func(Contest)    // called once for every route that two apps begin to claim; must not block; nil is nothing
+	Quotas    Quotas           // other edges, to hold limits with; nil is none
 	Accepting func([]net.Addr) // called once Run listens, with the addresses; nil is nothing
 
 	HoldTimeout     time.Duration // a request waits this long for a backend; 0 is http1.DefaultHoldTimeout, negative not at all
@@ -93,6 +97,7 @@ type Edge struct {
 	table   *route.Table
 	meters  *meter.Set
 	limiter *limit.Limiter
+	clients *limit.Rule // what every client address may ask for
 	server  *http1.Server
 
 	synced    atomic.Bool
@@ -118,11 +123,13 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 	}
 	e := &Edge{
 		config: c, routers: routers, publisher: publisher, log: c.Log,
-		meters: &meter.Set{}, limiter: limit.New(c.Limit),
+		meters: &meter.Set{}, limiter: limit.New(),
 		drained: make(chan struct{}, 1), demand: make(chan struct{}, 1), shifting: make(chan struct{}, 1),
 		published: map[string]published{},
 	}
+	e.clients = e.limiter.Rule(clientRule, c.Limit)
 	e.table = route.NewTable(route.Config{
+		Limiter: e.limiter,
 		Config: pool.Config{
 			Meters: e.meters, MaxHeld: c.MaxHeld,
 			Drained: func() { signal(e.drained) }, Held: func() { signal(e.demand) },
@@ -135,7 +142,7 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 		},
 	})
 	h := c.HTTP
-	h.Table, h.Meters, h.Limiter, h.Metrics, h.Log, h.Trusted = e.table, e.meters, e.limiter, c.Metrics, c.Log, c.Trusted
+	h.Table, h.Meters, h.Limit, h.Metrics, h.Log, h.Trusted = e.table, e.meters, e.clients, c.Metrics, c.Log, c.Trusted
 	h.HoldTimeout = c.HoldTimeout
 	e.server = http1.New(h)
 	return e
@@ -164,7 +171,7 @@ func signal(ch chan struct{}) {
 func (e *Edge) Collector() *meter.Set { return e.meters }
 
 // SetLimit changes the rate limit for every request from now on.
-func (e *Edge) SetLimit(c limit.Config) { e.limiter.Set(c) }
+func (e *Edge) SetLimit(c limit.Config) { e.clients.Set(c) }
 
 // Run serves until ctx ends, then lets requests in flight finish. It returns nil when it was told to end.
 func (e *Edge) Run(ctx context.Context) error {
@@ -183,6 +190,10 @@ func (e *Edge) Run(ctx context.Context) error {
 	loops.Go(func() { e.review(background) })
 	loops.Go(func() { e.rebalance(background) })
 	loops.Go(func() { e.watch(background) })
+	if e.config.Quotas != nil {
+		loops.Go(func() { e.publishQuota(background) })
+		loops.Go(func() { e.watchQuotas(background) })
+	}
 
 	err := e.serve(ctx)
 	e.shutdown(ctx)

@@ -114,7 +114,7 @@ func (e *Edge) app(ctx context.Context, r vortex.RouterRecord) route.App {
 	app := route.App{
 		Name: r.ClientID, HTTP: r.Type == "" || r.Type == vortex.AppTypeHTTP,
 		Hosts: r.Hosts, Paths: r.Paths, Settings: balancing(r),
-		Methods: r.Methods, Headers: r.Headers, Rules: r.Rules,
+		Methods: r.Methods, Headers: r.Headers, Rates: r.Rate, Rules: r.Rules,
 	}
 	if r.Mirror != nil {
 		app.Mirror = route.Mirror{App: r.Mirror.App, Share: r.Mirror.Percent / 100}

@@ -93,3 +93,58 @@ func (p publisher) PutEdge(ctx context.Context, r vortex.EdgeRecord) error {
 	_, err := kind.Put(ctx, p.store, vortex.Edges, &r, r.ID)
 	return err
 }
+
+// quotas is how the edges of the cluster hold limits together.
+type quotas struct{ store *kind.Store }
+
+// PutQuota implements edge.Quotas.
+func (q quotas) PutQuota(ctx context.Context, r vortex.QuotaRecord) error {
+	_, err := kind.Put(ctx, q.store, vortex.Quotas, &r, r.Edge)
+	return err
+}
+
+// WatchQuotas implements edge.Quotas.
+func (q quotas) WatchQuotas(ctx context.Context) iter.Seq2[edge.QuotaUpdate, error] {
+	return func(yield func(edge.QuotaUpdate, error) bool) {
+		watch := q.store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Quotas.Prefix + ":"}})
+		defer watch.Close()
+		var all []edge.QuotaUpdate
+		q.store.View(func(v kind.View) {
+			for _, e := range kind.List(v, vortex.Quotas) {
+				all = append(all, edge.QuotaUpdate{Edge: e.ID, Quota: e.Value})
+			}
+		})
+		for _, u := range all {
+			if !yield(u, nil) {
+				return
+			}
+		}
+		for {
+			batches, err := watch.Next(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil {
+				yield(edge.QuotaUpdate{}, err)
+				return
+			}
+			for _, b := range batches {
+				for _, ev := range b.Events {
+					if !yield(quotaUpdate(ev), nil) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+func quotaUpdate(ev kind.Event) edge.QuotaUpdate {
+	update := edge.QuotaUpdate{Edge: vortex.Quotas.ID(ev.Key)}
+	if !ev.Deleted {
+		if e, err := kind.Decode(vortex.Quotas, ev.Record); err == nil {
+			update.Quota = e.Value
+		}
+	}
+	return update
+}

@@ -94,9 +94,9 @@ func (c *conn) answerLimited(retry time.Duration) bool {
 	c.leaveApp()
 	c.closing = true // what else it has sent is not worth reading
 	c.stuck = true
-	seconds := int((retry + time.Second - 1) / time.Second)
+	seconds := ceilSeconds(retry)
 	c.prepare(http.StatusTooManyRequests, problem{
-		Error: "too many requests from your address", Code: "RATE_LIMIT_EXCEEDED",
+		Error: "too many requests from your address", Code: codeRateLimit,
 		Details: fmt.Sprintf("Try again in %d seconds.", seconds),
 	}, fmt.Sprintf("Retry-After: %d\r\n", seconds))
 	return c.sendAnswer()

@@ -25,6 +25,7 @@ type background struct {
 	up    *upstream // where the body goes
 	relay relay
 	body  body
+	from  time.Time // when the body had begun to come; zero before
 	// Valid when stopped: why the body did not reach its end, and whether the client is to blame.
 	err    error
 	faulty bool
@@ -38,7 +39,7 @@ type background struct {
 // reset prepares for a request.
 func (b *background) reset() {
 	b.err, b.faulty = nil, false
-	b.up, b.relay, b.body = nil, relay{}, body{}
+	b.up, b.relay, b.body, b.from = nil, relay{}, body{}, time.Time{}
 	b.gone.Store(false)
 	b.left = nil
 }
@@ -99,9 +100,6 @@ func (b *background) stop() {
 }
 
 var longAgo = time.Unix(1, 0)
-
-// awaitBody bounds the next wait for the client's body.
-func (b *background) awaitBody() error { return b.deadline(b.conn.srv.BodyTimeout) }
 
 // whenLeft returns a channel that is closed when the client leaves.
 func (b *background) whenLeft() <-chan struct{} {

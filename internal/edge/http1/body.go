@@ -272,9 +272,12 @@ func (r *relay) wait() (done bool, err error) {
 // bulkBuffer is how large a receive buffer may grow for a body.
 const bulkBuffer = 32 << 10
 
+// bulky reports whether what is left is for the kernel to move.
+func (r *relay) bulky() bool { return r.body.kind == bodyLength && !r.chunked && r.body.left >= bulk }
+
 // splice lets the kernel move a large body of known length.
 func (r *relay) splice() (moved bool, err error) {
-	if r.body.kind != bodyLength || r.chunked || r.body.left < bulk {
+	if !r.bulky() {
 		return false, nil
 	}
 	to, ok := r.to.conn.(*net.TCPConn)

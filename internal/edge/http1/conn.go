@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"vortex/internal/edge/limit"
 	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 )
@@ -50,10 +51,13 @@ type conn struct {
 	began int64 // when the request's head was complete
 	held  int64 // when the request first had to wait for a backend; 0 before
 
-	status  int     // answered; 0 before
-	failure failure // why the app did not answer
-	stuck   bool    // the client's body is not wholly read: the connection cannot be used again
-	closing bool    // the client was told that the connection ends with this response
+	status  int           // answered; 0 before
+	failure failure       // why the app did not answer
+	quota   limit.Verdict // what is left of the route's rates; zero is none
+	served  int           // requests on this connection, with this one
+	counted bool          // it counts among its client's connections
+	stuck   bool          // the client's body is not wholly read: the connection cannot be used again
+	closing bool          // the client was told that the connection ends with this response
 
 	retrying bool          // the pool counts the request as one that is sent again
 	lost     int           // tries that the backend may have seen
@@ -112,7 +116,8 @@ func (c *conn) serveNext() bool {
 		return c.refuseHead(err)
 	}
 	c.began = c.srv.Now()
-	c.status, c.stuck, c.closing, c.held = 0, false, false, 0
+	c.status, c.stuck, c.closing, c.held, c.quota = 0, false, false, 0, limit.Verdict{}
+	c.served++
 	if err := c.req.parse(head); err != nil {
 		return c.refuseHead(err)
 	}

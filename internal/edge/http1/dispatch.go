@@ -23,11 +23,9 @@ func (c *conn) dispatch(size int) bool {
 	c.back.reset()
 	c.fw = forward{client: c.peer, trusted: c.listener.trusts(c.peer)}
 	c.stuck = c.req.hasBody() // until it was read
-	if l := c.srv.Limiter; l != nil {
-		if ok, retry := l.Allow(c.clientAddr(), c.began); !ok {
-			c.srv.Meters.Limited()
-			return c.answerLimited(retry)
-		}
+	if v, ok := c.withinLimit(); !ok {
+		c.srv.Meters.Limited()
+		return c.answerLimited(v.Retry)
 	}
 	path := c.req.path
 	if string(path) == "*" {
@@ -42,6 +40,9 @@ func (c *conn) dispatch(size int) bool {
 		c.answerNotFound()
 	case m.Redirect:
 		c.answerRedirect()
+	case !c.withinRates(m, path):
+		c.srv.Meters.Limited()
+		c.answerOverRate()
 	default:
 		if m.Policy == nil || !c.applyRules(m, path) {
 			return c.proxy(m, size)

@@ -235,7 +235,7 @@ func (c *conn) beginResponse(from *pool.Backend, kind bodyKind) (chunked bool, c
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 		chunked = unframed
 	}
-	b = c.appendConnection(b)
+	b = c.appendConnection(c.appendQuota(b))
 	c.out.buf = append(b, '\r', '\n')
 	return chunked, z.Coding
 }
@@ -254,6 +254,9 @@ func (c *conn) appendConnection(b []byte) []byte {
 
 // reusableAfter is whether the connection will be reusable if a body that is on its way is read to its end.
 func (c *conn) reusableAfter() bool {
+	if c.srv.MaxRequests > 0 && c.served >= c.srv.MaxRequests {
+		return false
+	}
 	if c.closing || c.req.close || c.ending() || c.stuck && !c.streams() {
 		return false
 	}

@@ -43,13 +43,16 @@ const (
 	DefaultHoldTimeout     = 5 * time.Second
 	DefaultSkipDead        = time.Second
 	DefaultMaxHeaderBytes  = 64 << 10
+	DefaultMinBodyRate     = 64
+	DefaultBodyGrace       = 10 * time.Second
+	DefaultMaxClientConns  = 10_000
 )
 
 // Config of a Server. Zero values are the defaults above.
 type Config struct {
 	Table   *route.Table   // required
 	Meters  *meter.Set     // required: the Table's
-	Limiter *limit.Limiter // nil is no limit
+	Limit   *limit.Rule    // what every client address may ask for; nil is no limit
 	Metrics http.Handler   // answers GET /metrics of loopback clients when no app claims the host; nil is nobody
 	Log     *slog.Logger   // access log at debug; nil discards
 	Trusted []netip.Prefix // proxies before the edge, whose X-Forwarded-For is believed
@@ -64,6 +67,11 @@ type Config struct {
 	HoldTimeout     time.Duration // a request waits this long for a backend; negative is not at all
 	SkipDead        time.Duration // a backend that refused a connection is left out this long
 	MaxHeaderBytes  int           // of a request's or response's head
+
+	MinBodyRate    int64         // bytes per second that a request's body must come with on average; negative is any rate
+	BodyGrace      time.Duration // from its first bytes on it may be slower
+	MaxClientConns int           // connections that one client address may have open; negative is any number
+	MaxRequests    int           // on one client connection; 0 is any number
 }
 
 func (c *Config) setDefaults() {
@@ -78,6 +86,9 @@ func (c *Config) setDefaults() {
 	setDefault(&c.HoldTimeout, DefaultHoldTimeout)
 	setDefault(&c.SkipDead, DefaultSkipDead)
 	setDefault(&c.MaxHeaderBytes, DefaultMaxHeaderBytes)
+	setDefault(&c.MinBodyRate, DefaultMinBodyRate)
+	setDefault(&c.BodyGrace, DefaultBodyGrace)
+	setDefault(&c.MaxClientConns, DefaultMaxClientConns)
 }
 
 func setDefault[T comparable](v *T, value T) {
@@ -91,6 +102,9 @@ func setDefault[T comparable](v *T, value T) {
 type Server struct {
 	Config
 	epoch   time.Time
+	began   atomic.Int64 // the epoch in nanoseconds since 1970, by the machine's clock now
+	crowds  *limit.Conns
+	turned  atomic.Int64 // connections that are being turned away
 	closing atomic.Bool
 	mirror  *mirror
 
@@ -102,13 +116,30 @@ type Server struct {
 // New returns a Server that serves nothing yet.
 func New(c Config) *Server {
 	c.setDefaults()
-	s := &Server{Config: c, epoch: time.Now(), conns: map[*conn]struct{}{}}
+	s := &Server{Config: c, epoch: time.Now(), crowds: limit.NewConns(max(c.MaxClientConns, 0)), conns: map[*conn]struct{}{}}
+	s.Unix()
 	s.mirror = newMirror(s)
 	return s
 }
 
 // Now is the engine's clock: nanoseconds since the server was made.
 func (s *Server) Now() int64 { return int64(time.Since(s.epoch)) }
+
+// maxDrift is how far the clock that limits go by may be from the machine's, which may be set.
+const maxDrift = 100 * time.Millisecond
+
+// Unix returns the time in nanoseconds since 1970 that limits go by. It does not go back, unless the machine's clock was set: that is
+// noticed here, and not by requests.
+func (s *Server) Unix() int64 {
+	now := s.Now()
+	began := time.Now().UnixNano() - now
+	if drift := time.Duration(began - s.began.Load()); drift.Abs() > maxDrift {
+		s.began.Store(began)
+	}
+	return s.unix(now)
+}
+
+func (s *Server) unix(now int64) int64 { return s.began.Load() + now }
 
 // Serve accepts connections from ln until ctx ends, and closes ln. Requests in flight go on: Shutdown
 // waits for them.
@@ -161,10 +192,14 @@ func wait(ctx context.Context, d time.Duration) bool {
 // start serves a connection on its own goroutine, which Shutdown waits for.
 func (s *Server) start(tcp net.Conn, l *Listener) {
 	c := newConn(s, tcp, l)
+	if !s.admit(c) {
+		return
+	}
 	s.mu.Lock()
 	if s.closing.Load() {
 		s.mu.Unlock()
 		closeQuietly(tcp)
+		s.dismiss(c)
 		return
 	}
 	s.conns[c] = struct{}{}
@@ -178,6 +213,7 @@ func (s *Server) start(tcp net.Conn, l *Listener) {
 
 func (s *Server) end(c *conn) {
 	s.Meters.Connect(-1)
+	s.dismiss(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)

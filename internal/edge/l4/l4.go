@@ -52,7 +52,7 @@ type Config struct {
 	Now     func() int64   // required: the engine's clock, in nanoseconds
 	Host    string         // the address to listen on; "" is every address
 	Trusted []netip.Prefix // proxies before the edge, whose PROXY protocol is believed
-	Limiter *limit.Limiter // of connections and UDP sessions per client address; nil is no limit
+	Limiter *limit.Rule    // of connections and UDP sessions per client address; nil is no limit
 	Log     *slog.Logger   // nil discards
 
 	MaxConnections int           // TCP connections at the same time; 0 is no limit

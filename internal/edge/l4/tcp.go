@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"vortex/internal/edge/limit"
 	"vortex/internal/edge/pool"
 	"vortex/internal/edge/proxyproto"
 )
@@ -116,7 +117,7 @@ func (c *conn) serve() {
 		return
 	}
 	if s.Limiter != nil {
-		if ok, _ := s.Limiter.Allow(o.told.Source.Addr().Unmap(), s.Now()); !ok {
+		if !s.Limiter.Allow(limit.Address(o.told.Source.Addr()), time.Now().UnixNano()).OK {
 			o.release()
 			c.refuse(errLimited, o.peer)
 			return

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"vortex/internal/edge/limit"
 	"vortex/internal/edge/pool"
 )
 
@@ -97,7 +98,7 @@ func (l *udpListener) session(client netip.AddrPort, serving *sync.WaitGroup) *u
 		return nil
 	}
 	if server.Limiter != nil {
-		if ok, _ := server.Limiter.Allow(client.Addr().Unmap(), now); !ok {
+		if !server.Limiter.Allow(limit.Address(client.Addr()), time.Now().UnixNano()).OK {
 			return nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vortex/internal/edge/limit"
 	"vortex/internal/edge/pool"
 )
 
@@ -119,7 +120,7 @@ func (u *udpListener) begin(in *batch, i int, key clientKey, now int64) (*udpSes
 	}
 	client := netip.AddrFrom16(key.addr).Unmap()
 	if server.Limiter != nil {
-		if ok, _ := server.Limiter.Allow(client, now); !ok {
+		if !server.Limiter.Allow(limit.Address(client), time.Now().UnixNano()).OK {
 			return nil, errLimited
 		}
 	}

@@ -19,6 +19,7 @@ const localSuffix = ".localhost"
 type Match struct {
 	Pool     *pool.Pool     // nil when no app answers
 	Policy   *policy.Policy // what else is done with the request; nil is nothing
+	Rates    []Rate         // how often it may be asked for
 	Strip    int            // bytes of the path to leave out; they are told in X-Forwarded-Prefix
 	Redirect bool           // the path is an app's bare prefix: the client should add a slash
 	Claimed  bool           // an app claims the host, whether or not it answers on this path
@@ -28,6 +29,7 @@ type Match struct {
 type target struct {
 	pool   *pool.Pool
 	policy *policy.Policy
+	rates  []Rate
 	when   policy.Conditions
 	paths  []policy.Path // in the order they are tried
 }
@@ -190,7 +192,7 @@ func (t *target) matches(path []byte, head policy.Head) bool {
 }
 
 func (t *target) match(claimed bool) Match {
-	return Match{Pool: t.pool, Policy: t.policy, Claimed: claimed}
+	return Match{Pool: t.pool, Policy: t.policy, Rates: t.rates, Claimed: claimed}
 }
 
 // buildRoutes makes the table of apps, which come in the order of their names: the first to claim a host and path keeps it.
@@ -200,7 +202,7 @@ func buildRoutes(apps []*entry) *routes {
 		names: map[string]*target{}, prefixes: map[string]*target{},
 	}
 	for _, e := range apps {
-		t := &target{e.pool, e.policy, e.when, e.paths}
+		t := &target{e.pool, e.policy, e.rates, e.when, e.paths}
 		if e.app.Unnamed {
 			r.claimUnnamed(e, t)
 			continue

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"vortex"
+	"vortex/internal/edge/limit"
 	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 )
@@ -39,6 +40,7 @@ type App struct {
 	Paths    []string
 	Methods  []string             // only requests with one of these are the app's; none is all
 	Headers  []vortex.HeaderMatch // only requests with all of these
+	Rates    []vortex.RateLimit   // how often it may be asked
 	Rules    []vortex.RouteRule   // what else is done with them; the first that matches holds
 	Settings pool.Settings        // how its pool spreads requests
 	Mirror   Mirror
@@ -69,6 +71,7 @@ type Config struct {
 	pool.Config
 
 	Linger    time.Duration               // a pool that no app has any more answers this long who was on the way to it; 0 is not at all
+	Limiter   *limit.Limiter              // counts for the apps' Rates; nil is one of the table's own
 	Contested func(Contest)               // called once for every route that two apps begin to claim; must not block; nil is none
 	Invalid   func(app string, err error) // called with what of an app's route cannot be read; must not block; nil is none
 }
@@ -99,6 +102,7 @@ type entry struct {
 	paths  []policy.Path
 	when   policy.Conditions
 	policy *policy.Policy
+	rates  []Rate
 	pool   *pool.Pool
 }
 
@@ -118,6 +122,9 @@ func NewTable(c Config) *Table {
 	}
 	if c.Drained == nil {
 		c.Drained = func() {}
+	}
+	if c.Limiter == nil {
+		c.Limiter = limit.New()
 	}
 	t := &Table{
 		config: c, fleet: pool.NewFleet(c.Config),
@@ -269,13 +276,14 @@ func (t *Table) put(app App) (moved, dropped bool) {
 func (t *Table) compile(app App, old *entry) *entry {
 	next := &entry{app: app, hosts: cleanHosts(app.Hosts)}
 	if old != nil && old.sameRules(&app) {
-		next.paths, next.when, next.policy = old.paths, old.when, old.policy
+		next.paths, next.when, next.policy, next.rates = old.paths, old.when, old.policy, old.rates
 		return next
 	}
-	var errs [3]error
+	var errs [4]error
 	next.paths, errs[0] = compilePaths(app.Paths)
 	next.when, errs[1] = policy.CompileConditions(app.Methods, app.Headers)
 	next.policy, errs[2] = policy.Compile(app.Rules)
+	next.rates, errs[3] = t.compileRates(&app, old)
 	if errs[1] != nil {
 		next.paths = nil // conditions that cannot be read are not met
 	}
@@ -288,7 +296,8 @@ func (t *Table) compile(app App, old *entry) *entry {
 // sameRules reports whether the same is done with the same requests as before.
 func (e *entry) sameRules(app *App) bool {
 	return slices.Equal(e.app.Paths, app.Paths) && slices.Equal(e.app.Methods, app.Methods) &&
-		reflect.DeepEqual(e.app.Headers, app.Headers) && reflect.DeepEqual(e.app.Rules, app.Rules)
+		reflect.DeepEqual(e.app.Headers, app.Headers) && reflect.DeepEqual(e.app.Rules, app.Rules) &&
+		reflect.DeepEqual(e.app.Rates, app.Rates)
 }
 
 // movedFrom reports whether other requests reach the app, or its pool is another one, than before.
@@ -324,6 +333,7 @@ func (t *Table) drop(name string) bool {
 	}
 	delete(t.apps, name)
 	delete(t.mirrored, name)
+	t.dropRates(e.rates, nil)
 	t.release(e.app.poolName())
 	return true
 }

@@ -1,0 +1,165 @@
+package http1
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"vortex"
+	"vortex/internal/edge/limit"
+	"vortex/internal/edge/route"
+)
+
+// maxTurned is how many connections are told at once why they are turned away. More are closed without a word.
+const maxTurned = 64
+
+// admit counts a connection for its client's address, unless that has as many as it may: then it is refused and closed. Proxies
+// that are trusted stand for many clients and are not counted.
+func (s *Server) admit(c *conn) bool {
+	if c.listener.trusts(c.peer) {
+		return true
+	}
+	if c.counted = s.crowds.Enter(limit.Address(c.peer)); c.counted {
+		return true
+	}
+	s.Meters.Limited()
+	if s.turned.Add(1) > maxTurned {
+		s.turned.Add(-1)
+		closeQuietly(c.tcp)
+		return false
+	}
+	go func() {
+		defer s.turned.Add(-1)
+		defer closeQuietly(c.tcp)
+		c.turnAway()
+	}()
+	return false
+}
+
+// dismiss counts off a connection that was let in.
+func (s *Server) dismiss(c *conn) {
+	if c.counted {
+		s.crowds.Leave(limit.Address(c.peer))
+	}
+}
+
+// turnAway says why a connection is not served.
+func (c *conn) turnAway() {
+	c.closing = true
+	c.prepare(http.StatusTooManyRequests, problem{
+		Error: "too many connections from your address", Code: codeRateLimit,
+		Details: fmt.Sprintf("At most %d at once are served; close some, or use them for more than one request.", c.srv.MaxClientConns),
+	}, "Retry-After: 1\r\n")
+	if c.tcp.SetDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	if c.out.flush() == nil {
+		c.linger()
+	}
+}
+
+// codeRateLimit is the API's code for what was asked for too often.
+const codeRateLimit = "RATE_LIMIT_EXCEEDED"
+
+// withinLimit counts the request for its client's address.
+func (c *conn) withinLimit() (v limit.Verdict, ok bool) {
+	r := c.srv.Limit
+	if r == nil {
+		return v, true
+	}
+	v = r.Allow(limit.Address(c.clientAddr()), c.srv.unix(c.began))
+	return v, v.OK
+}
+
+// withinRates counts the request for each of its route's rates, and for none of them when one refuses it. What is left of the tightest is
+// kept for the response's header.
+func (c *conn) withinRates(m route.Match, path []byte) bool {
+	now := c.srv.unix(c.began)
+	path = path[m.Strip:]
+	for i := range m.Rates {
+		r := &m.Rates[i]
+		if !r.Counts(path, &c.req) {
+			continue
+		}
+		v := r.Rule.Allow(c.rateKey(r), now)
+		if v.OK {
+			if v.Tighter(c.quota) {
+				c.quota = v
+			}
+			continue
+		}
+		c.quota = v
+		for j := range m.Rates[:i] {
+			if before := &m.Rates[j]; before.Counts(path, &c.req) {
+				before.Rule.Return(c.rateKey(before), now)
+			}
+		}
+		return false
+	}
+	return true
+}
+
+// rateKey is who the request counts for. One without the header that is asked for counts for its client's address.
+func (c *conn) rateKey(r *route.Rate) limit.Key {
+	switch r.Per {
+	case vortex.RateKeyRoute:
+		return limit.Key{}
+	case vortex.RateKeyHeader:
+		if value, ok := c.req.Field(r.Header, 0); ok {
+			return limit.Value(value)
+		}
+	case vortex.RateKeyClient:
+	}
+	return limit.Address(c.clientAddr())
+}
+
+// answerOverRate refuses a request that its route's rates do not allow.
+func (c *conn) answerOverRate() {
+	c.leaveApp()
+	seconds := ceilSeconds(c.quota.Retry)
+	c.prepare(http.StatusTooManyRequests, problem{
+		Error: "too many requests", Code: codeRateLimit,
+		Details: fmt.Sprintf("At most %d in %v are answered. Try again in %d seconds.", c.quota.Limit, c.quota.Window, seconds),
+	}, fmt.Sprintf("Retry-After: %d\r\n", seconds)+string(c.appendQuota(nil)))
+}
+
+// appendQuota tells the client what is left of the route's rates, in the fields of draft-ietf-httpapi-ratelimit-headers.
+func (c *conn) appendQuota(b []byte) []byte {
+	if c.quota.Limit == 0 {
+		return b
+	}
+	b = append(b, "RateLimit-Limit: "...)
+	b = appendInt(b, int64(c.quota.Limit))
+	b = append(b, "\r\nRateLimit-Remaining: "...)
+	b = appendInt(b, int64(c.quota.Remaining))
+	b = append(b, "\r\nRateLimit-Reset: "...)
+	b = appendInt(b, ceilSeconds(c.quota.Reset))
+	b = append(b, "\r\nRateLimit-Policy: "...)
+	b = appendInt(b, int64(c.quota.Limit))
+	b = append(b, ";w="...)
+	b = appendInt(b, ceilSeconds(c.quota.Window))
+	return append(b, '\r', '\n')
+}
+
+func ceilSeconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+
+// awaitBody bounds the next wait for the client's body: it must go on, and come at a rate on the whole. A large body of known length is moved in
+// pieces, each of which must come in time. Once the response has begun, the two sides may be talking.
+func (b *background) awaitBody() error {
+	s := b.conn.srv
+	patience := s.BodyTimeout
+	if b.relay.moved > 0 && b.from.IsZero() {
+		b.from = time.Now()
+	}
+	if s.MinBodyRate > 0 && !b.from.IsZero() && !b.relay.bulky() && !b.conn.isResponding() {
+		due := s.BodyGrace + time.Duration(float64(b.relay.moved)/float64(s.MinBodyRate)*float64(time.Second))
+		patience = min(patience, max(due-time.Since(b.from), time.Nanosecond))
+	}
+	return b.deadline(patience)
+}
+
+func (c *conn) isResponding() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.responding
+}
