@@ -22,6 +22,9 @@ type problem struct {
 	Timestamp string `json:"timestamp"`
 }
 
+// metricsPath is where the edge answers with its own metrics.
+const metricsPath = "/metrics"
+
 func appendInt(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }
 
 // prepare collects an answer of the edge's own. fields are further header lines, each with its end.
@@ -194,14 +197,14 @@ func (c *conn) failAttempt() bool {
 
 // wantsMetrics reports whether this is a request for the edge's own metrics, from this machine.
 func (c *conn) wantsMetrics(path []byte) bool {
-	return c.srv.Metrics != nil && string(path) == "/metrics" && c.peer.IsLoopback() &&
+	return c.srv.Metrics != nil && string(path) == metricsPath && c.peer.IsLoopback() &&
 		(string(c.req.method) == "GET" || c.req.kind == methodHead)
 }
 
 // answerMetrics lets the metrics' handler answer.
 func (c *conn) answerMetrics() bool {
 	c.leaveApp()
-	r, err := http.NewRequest(http.MethodGet, "/metrics", http.NoBody) //nolint:noctx // the handler writes to memory
+	r, err := http.NewRequest(http.MethodGet, metricsPath, http.NoBody) //nolint:noctx // the handler writes to memory
 	if err != nil {
 		return false
 	}

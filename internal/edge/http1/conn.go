@@ -59,6 +59,7 @@ type conn struct {
 	stuck   bool          // the client's body is not wholly read: the connection cannot be used again
 	closing bool          // the client was told that the connection ends with this response
 
+	first    func(*conn) bool // what a connection that comes from a lane begins with; nil for none
 	retrying bool          // the pool counts the request as one that is sent again
 	lost     int           // tries that the backend may have seen
 	next     *pool.Backend // picked for the next try; nil is none yet
@@ -91,6 +92,13 @@ func addrOf(a net.Addr) netip.Addr {
 // serve answers requests until one of the sides ends the connection.
 func (c *conn) serve() {
 	defer c.close()
+	if c.first != nil {
+		keep := c.first(c) && c.reusable()
+		c.setPhase(phaseIdle)
+		if !keep || c.ending() {
+			return
+		}
+	}
 	for c.serveNext() {
 		if c.ending() {
 			return

@@ -114,7 +114,6 @@ func (c *conn) proxy(m route.Match, size int) bool {
 	c.takeSmallBody()
 	c.join(m.Pool)
 	keep := c.admit(m.Pool)
-	c.back.stop()
 	m.Pool.Meter.Finish()
 	if line != "" {
 		c.log(line, m.Pool.App)
@@ -131,11 +130,17 @@ func (c *conn) admit(p *pool.Pool) bool {
 		return c.failHeld(err)
 	}
 	c.mirror(p)
+	return c.proceed(p)
+}
+
+// proceed gets an admitted request answered.
+func (c *conn) proceed(p *pool.Pool) bool {
 	keep := c.exchange(p)
 	if c.retrying {
 		c.retrying = false
 		p.EndRetry()
 	}
+	c.back.stop()
 	return keep
 }
 

@@ -226,15 +226,7 @@ func (c *conn) beginResponse(from *pool.Backend, kind bodyKind) (chunked bool, c
 	if unframed && c.req.minor == 0 {
 		c.closing = true // the end of the connection is the only end it can have
 	}
-	switch {
-	case r.length >= 0 && r.status != 204 && z.Coding == 0:
-		b = append(b, "Content-Length: "...)
-		b = appendInt(b, r.length)
-		b = append(b, '\r', '\n')
-	case c.req.minor == 1 && (unframed || r.chunked && r.status != 204):
-		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-		chunked = unframed
-	}
+	b, chunked = r.appendFraming(b, kind, c.req.minor, z.Coding != 0)
 	b = c.appendConnection(c.appendQuota(b))
 	c.out.buf = append(b, '\r', '\n')
 	return chunked, z.Coding

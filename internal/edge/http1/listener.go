@@ -43,6 +43,7 @@ func (l *Listener) trusts(a netip.Addr) bool {
 // retire ends the connections that came in at a listener as soon as no request is on them.
 func (s *Server) retire(l *Listener) {
 	l.closed.Store(true)
+	s.lanes.retire(l)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {

@@ -108,3 +108,18 @@ func (r *response) appendTo(b []byte, rules *policy.Exchange, z policy.Compressi
 
 // Field implements policy.Fields.
 func (r *response) Field(lower string, n int) (value []byte, ok bool) { return nth(r.fields, lower, n) }
+
+// appendFraming appends how a client of HTTP/1.minor finds the response's end, and reports whether its body is to be sent in chunks.
+// changed is whether the body will have another length than the backend says.
+func (r *response) appendFraming(b []byte, kind bodyKind, minor byte, changed bool) (_ []byte, chunked bool) {
+	unframed := kind == bodyChunked || kind == bodyClose || changed
+	switch {
+	case r.length >= 0 && r.status != 204 && !changed:
+		b = append(b, "Content-Length: "...)
+		b = appendInt(b, r.length)
+		return append(b, '\r', '\n'), false
+	case minor == 1 && (unframed || r.chunked && r.status != 204):
+		return append(b, "Transfer-Encoding: chunked\r\n"...), unframed
+	}
+	return b, false
+}

@@ -67,6 +67,7 @@ type Config struct {
 	HoldTimeout     time.Duration // a request waits this long for a backend; negative is not at all
 	SkipDead        time.Duration // a backend that refused a connection is left out this long
 	MaxHeaderBytes  int           // of a request's or response's head
+	Lanes           int           // threads of the fast way, see lane; 0 is one for each processor, negative none
 
 	MinBodyRate    int64         // bytes per second that a request's body must come with on average; negative is any rate
 	BodyGrace      time.Duration // from its first bytes on it may be slower
@@ -109,6 +110,8 @@ type Server struct {
 	mirror  *mirror
 
 	mu    sync.Mutex
+	lanes lanes
+
 	conns map[*conn]struct{}
 	empty chan struct{} // closed when closing and the last connection ended; nil before
 }
@@ -151,6 +154,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // soon as no request is on them.
 func (s *Server) ServeAs(ctx context.Context, ln net.Listener, l *Listener) error {
 	defer s.retire(l)
+	if s.lanes.serve(ctx, s, ln, l) {
+		return nil
+	}
 	stop := context.AfterFunc(ctx, func() { closeListener(ln) })
 	defer stop()
 	defer closeListener(ln)
@@ -202,6 +208,13 @@ func (s *Server) start(tcp net.Conn, l *Listener) {
 		s.dismiss(c)
 		return
 	}
+	s.mu.Unlock()
+	s.run(c)
+}
+
+// run serves a connection on its own goroutine.
+func (s *Server) run(c *conn) {
+	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	s.Meters.Connect(1)
@@ -228,34 +241,53 @@ func (s *Server) end(c *conn) {
 // It returns ctx's cause when something had to be cut.
 func (s *Server) Shutdown(ctx context.Context) error {
 	defer s.mirror.end()
-	done := s.beginShutdown()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
+	s.beginShutdown()
+	cut := s.lanes.drain(ctx)
+	if done := s.whenEmpty(); !closedIn(ctx, done) {
+		cut = true
+		s.mu.Lock()
+		for c := range s.conns {
+			c.cut()
+		}
+		s.mu.Unlock()
+		<-done
 	}
-	s.mu.Lock()
-	for c := range s.conns {
-		c.cut()
+	s.lanes.end()
+	if cut {
+		return context.Cause(ctx)
 	}
-	s.mu.Unlock()
-	<-done
-	return context.Cause(ctx)
+	return nil
 }
 
-func (s *Server) beginShutdown() <-chan struct{} {
+// closedIn reports whether done is closed before ctx ends.
+func closedIn(ctx context.Context, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *Server) beginShutdown() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closing.Store(true)
+	for c := range s.conns {
+		c.retire()
+	}
+}
+
+// whenEmpty returns a channel that is closed once no connection is served by a goroutine.
+func (s *Server) whenEmpty() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	done := make(chan struct{})
 	if len(s.conns) == 0 {
 		close(done)
 		return done
 	}
 	s.empty = done
-	for c := range s.conns {
-		c.retire()
-	}
 	return done
 }
 

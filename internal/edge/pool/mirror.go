@@ -23,6 +23,9 @@ func (p *Pool) Mirror(to *Pool, share float64) {
 	p.mirror.Store(&mirror{to: to, share: end})
 }
 
+// Mirrors reports whether some of the pool's requests are copied.
+func (p *Pool) Mirrors() bool { return p.mirror.Load() != nil }
+
 // Mirrored returns the pool that gets a copy of this request, nil for none.
 func (p *Pool) Mirrored() *Pool {
 	m := p.mirror.Load()

@@ -1,0 +1,161 @@
+package http1
+
+import (
+	"context"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// lanes are a server's: as many as there are processors, or none where the kernel has no io_uring for this process.
+type lanes struct {
+	mu      sync.Mutex
+	started bool
+	list    []*lane
+}
+
+// start returns the lanes, which it starts at first.
+func (ls *lanes) start(s *Server) []*lane {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.started {
+		return ls.list
+	}
+	ls.started = true
+	count := s.Lanes
+	if count == 0 {
+		count = runtime.GOMAXPROCS(0)
+	}
+	for range count {
+		l, err := startLane(s)
+		if err != nil {
+			s.Log.Info("The edge serves without io_uring", "reason", err)
+			ls.endAll()
+			return nil
+		}
+		ls.list = append(ls.list, l)
+	}
+	return ls.list
+}
+
+// serve lets the lanes accept from ln until ctx ends, and reports whether there are any.
+func (ls *lanes) serve(ctx context.Context, s *Server, ln net.Listener, of *Listener) bool {
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		return false
+	}
+	list := ls.start(s)
+	var stopped sync.WaitGroup
+	served := false
+	for _, l := range list {
+		fd, err := duplicate(tcp)
+		if err != nil {
+			s.Log.Warn("A loop of the edge cannot accept", "err", err)
+			continue
+		}
+		stopped.Add(1)
+		if !l.post(func() { l.accept(fd, of, stopped.Done) }) {
+			stopped.Done()
+			_ = unix.Close(fd)
+			continue
+		}
+		served = true
+	}
+	if !served {
+		return false
+	}
+	<-ctx.Done()
+	of.closed.Store(true)
+	for _, l := range list {
+		l.post(func() { l.retire(of) })
+	}
+	stopped.Wait()
+	closeListener(ln)
+	return true
+}
+
+// duplicate returns a descriptor of a listener that blocks, as io_uring needs it: of another it takes every "not yet" for an answer.
+func duplicate(ln *net.TCPListener) (fd int, err error) {
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	failed := raw.Control(func(original uintptr) {
+		if fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			err = unix.SetNonblock(fd, false)
+		}
+	})
+	if failed != nil {
+		return -1, failed
+	}
+	return fd, err
+}
+
+// retire ends the connections of a listener as soon as no request is on them.
+func (ls *lanes) retire(of *Listener) {
+	for _, l := range ls.all() {
+		l.post(func() { l.retire(of) })
+	}
+}
+
+func (ls *lanes) all() []*lane {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.list
+}
+
+// drain waits until no client is left in any lane. What is left when ctx ends is cut, which it reports.
+func (ls *lanes) drain(ctx context.Context) (cut bool) {
+	list := ls.all()
+	var left sync.WaitGroup
+	for _, l := range list {
+		left.Add(1)
+		if !l.post(func() { l.drain(left.Done) }) {
+			left.Done()
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		left.Wait()
+		close(done)
+	}()
+	if closedIn(ctx, done) {
+		return false
+	}
+	for _, l := range list {
+		l.post(l.cut)
+	}
+	<-done
+	return true
+}
+
+// end ends the lanes.
+func (ls *lanes) end() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.endAll()
+}
+
+func (ls *lanes) endAll() {
+	for _, l := range ls.list {
+		l.post(l.end)
+	}
+	ls.list = nil
+}
+
+// adopt serves a connection of a lane in the general way. prepare sets what is known of it.
+func (s *Server) adopt(fd int, of *Listener, prepare func(*conn)) {
+	file := os.NewFile(uintptr(fd), "")
+	tcp, err := net.FileConn(file)
+	_ = file.Close() // tcp has a copy
+	if err != nil {
+		s.Log.Warn("Connection lost on its way from a loop", "err", err)
+		return
+	}
+	c := newConn(s, tcp, of)
+	prepare(c)
+	s.run(c)
+}

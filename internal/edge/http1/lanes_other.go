@@ -1,0 +1,16 @@
+//go:build !linux
+
+package http1
+
+import (
+	"context"
+	"net"
+)
+
+// lanes need Linux.
+type lanes struct{}
+
+func (*lanes) serve(context.Context, *Server, net.Listener, *Listener) bool { return false }
+func (*lanes) retire(*Listener)                                             {}
+func (*lanes) drain(context.Context) bool                                   { return false }
+func (*lanes) end()                                                         {}
