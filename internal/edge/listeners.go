@@ -33,7 +33,8 @@ type listener struct {
 	address  string // as it was asked for; "" is one of Config.Listeners
 	ln       net.Listener
 	settings *http1.Listener
-	stop     context.CancelFunc
+	stop     context.CancelFunc // nil until it is served
+	stopped  chan struct{}      // closed when nothing accepts any more
 }
 
 // SetListeners makes the edge listen where it is told and nowhere else. What stays, by its address, is never closed, and takes its new settings.
@@ -98,6 +99,9 @@ func (l *listener) close() {
 		l.stop()
 	}
 	_ = l.ln.Close() // closing twice is harmless: who serves it does too
+	if l.stopped != nil {
+		<-l.stopped
+	}
 }
 
 func closeAll(list []*listener) {
@@ -113,8 +117,11 @@ func (e *Edge) start(l *listener) {
 		return
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	l.stop = stop
-	s.group.Go(func() error { return e.server.ServeAs(ctx, l.ln, l.settings) })
+	l.stop, l.stopped = stop, make(chan struct{})
+	s.group.Go(func() error {
+		defer close(l.stopped)
+		return e.server.ServeAs(ctx, l.ln, l.settings)
+	})
 }
 
 // openConfigured opens what Config names, or nothing.
