@@ -60,9 +60,9 @@ type conn struct {
 	closing bool          // the client was told that the connection ends with this response
 
 	first    func(*conn) bool // what a connection that comes from a lane begins with; nil for none
-	retrying bool          // the pool counts the request as one that is sent again
-	lost     int           // tries that the backend may have seen
-	next     *pool.Backend // picked for the next try; nil is none yet
+	retrying bool             // the pool counts the request as one that is sent again
+	lost     int              // tries that the backend may have seen
+	next     *pool.Backend    // picked for the next try; nil is none yet
 
 	rules *policy.Exchange // what the route's rules do with the request; nil is nothing
 	spare *policy.Exchange // rules of an earlier request, to be used again
