@@ -8,6 +8,8 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -170,6 +172,22 @@ type harness struct {
 	stop func() error
 }
 
+// withoutLanes makes the tests serve all requests in the general way.
+const withoutLanes = "EDGE_TEST_WITHOUT_LANES"
+
+// TestWithoutLanes runs the other tests once more, as where the kernel has no io_uring for the edge.
+func TestWithoutLanes(t *testing.T) {
+	if os.Getenv(withoutLanes) != "" {
+		t.Skip("this is the other run")
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.timeout=5m")
+	cmd.Env = append(os.Environ(), withoutLanes+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+
 // start runs an edge until the test ends.
 func start(t *testing.T, configure func(*edge.Config)) *harness {
 	t.Helper()
@@ -178,6 +196,9 @@ func start(t *testing.T, configure func(*edge.Config)) *harness {
 	c := edge.Config{
 		ID: "edge-1", Listen: []string{"127.0.0.1:0"}, Accepting: func(a []net.Addr) { addrs <- a },
 		MetricsInterval: 100 * time.Millisecond, ShutdownTimeout: 20 * time.Second,
+	}
+	if os.Getenv(withoutLanes) != "" {
+		c.HTTP.Lanes = -1
 	}
 	if configure != nil {
 		configure(&c)

@@ -1,9 +1,10 @@
 // Package http1 is the edge's engine for HTTP/1.1 and WebSocket: it reads requests from client connections, sends
 // each to a backend of the app that package route names, and streams both bodies.
 //
-// One goroutine serves a client connection from its first request to its last; requests without a body
-// to stream, and their responses, need no other. Heads are parsed strictly and in place: whatever a backend might understand
-// differently is refused with 400, so that no request can hide in another.
+// There are two ways through it. A lane (lane_linux.go) is a thread that serves plain requests of its connections with an
+// io_uring. Everything else, and everything where there is no io_uring, is served by a goroutine per connection (conn.go), to which a lane
+// hands a connection over; requests without a body to stream, and their responses, need no other goroutine. Heads are parsed strictly
+// and in place: whatever a backend might understand differently is refused with 400, so that no request can hide in another.
 //
 // It guarantees:
 //   - bytes are passed on as they come, in both directions; no body is held back or kept in memory;
