@@ -187,7 +187,6 @@ func TestWithoutLanes(t *testing.T) {
 	}
 }
 
-
 // start runs an edge until the test ends.
 func start(t *testing.T, configure func(*edge.Config)) *harness {
 	t.Helper()

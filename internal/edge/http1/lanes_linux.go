@@ -53,7 +53,7 @@ func (ls *lanes) serve(ctx context.Context, s *Server, ln net.Listener, of *List
 	for _, l := range list {
 		fd, err := duplicate(tcp)
 		if err != nil {
-			s.Log.Warn("A loop of the edge cannot accept", "err", err)
+			s.Log.WarnContext(ctx, "A loop of the edge cannot accept", "err", err)
 			continue
 		}
 		stopped.Add(1)
