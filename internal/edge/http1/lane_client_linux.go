@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vortex/internal/edge/limit"
 	"vortex/internal/edge/pool"
 	"vortex/internal/edge/route"
 )
@@ -21,6 +22,8 @@ type client struct {
 	peer     netip.Addr
 	phase    phase
 	begun    bool   // a head's first bytes are there
+	counted  bool   // it counts among its client's connections
+	served   int    // requests on this connection, with this one
 	halved   bool   // the client has closed its side
 	lingers  bool   // the answer is sent, and the client's end is awaited
 	in       []byte // received and not taken yet: the beginning of a head, or what came while a request was under way
@@ -112,6 +115,9 @@ func (c *client) released() {
 	l := c.lane
 	l.clients--
 	l.srv.Meters.Connect(-1)
+	if c.counted {
+		l.srv.crowds.Leave(limit.Address(c.peer))
+	}
 	if c.pool != nil {
 		c.pool.Meter.Connect(-1)
 		c.pool = nil
@@ -169,17 +175,16 @@ func (c *client) take(buf []byte, end int) bool {
 	if b == nil {
 		return false
 	}
-	if limiter := l.srv.Limiter; limiter != nil {
-		if ok, _ := limiter.Allow(c.peer, l.now); !ok {
-			b.Done()
-			return false
-		}
+	if rule := l.srv.Limit; rule != nil && !rule.Allow(limit.Address(c.peer), l.srv.unix(l.now)).OK {
+		b.Done()
+		return false
 	}
 	size := max(int(r.length), 0)
 	c.want, c.backend = want, b
 	c.request = r.appendTo(l.buffer(), forward{client: c.peer, strip: m.Strip})
 	c.request = append(c.request, buf[end:end+size]...)
-	c.kind, c.last = r.kind, r.close
+	c.served++
+	c.kind, c.last = r.kind, r.close || l.srv.MaxRequests > 0 && c.served >= l.srv.MaxRequests
 	c.keep(buf[end+size:])
 	c.begin(m.Pool)
 	return true
@@ -198,7 +203,7 @@ func (c *client) simple(r *request, rest []byte) bool {
 
 // direct reports whether a match is nothing but a pool.
 func direct(m route.Match) bool {
-	return m.Pool != nil && m.Policy == nil && !m.Redirect && !m.Pool.Mirrors()
+	return m.Pool != nil && m.Policy == nil && len(m.Rates) == 0 && !m.Redirect && !m.Pool.Mirrors()
 }
 
 // ask gathers what the request says about which backend should answer it.
@@ -446,12 +451,12 @@ func (c *client) moveOn() {
 		g.in.buf, g.in.w = c.in, len(c.in)
 		g.head, g.want, g.began, g.phase = request, c.want, c.began, c.phase
 		g.req.kind, g.req.minor, g.req.close, g.req.length = c.kind, 1, c.last, -1
-		g.pool, g.first = c.pool, first
+		g.pool, g.first, g.counted, g.served = c.pool, first, c.counted, c.served
 		if c.phase == phaseActive {
 			g.fw.client = c.peer
 		}
 	})
-	c.pool = nil // it counts there
+	c.pool, c.counted = nil, false // it counts there
 	c.fd = -1
 	c.released()
 }

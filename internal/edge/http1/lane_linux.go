@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vortex/internal/edge/limit"
 	"vortex/internal/edge/pool"
 	"vortex/internal/edge/uring"
 )
@@ -405,13 +406,18 @@ func (a *acceptor) shut() {
 
 // admit takes a new connection in.
 func (l *lane) admit(fd int, of *Listener) {
-	c := &client{listener: of}
+	c := &client{listener: of, peer: peerOf(fd)}
+	if !of.trusts(c.peer) {
+		if c.counted = l.srv.crowds.Enter(limit.Address(c.peer)); !c.counted {
+			l.srv.turnAway(fd, of)
+			return
+		}
+	}
 	l.open(&c.socket, fd, c)
 	l.clients++
 	l.srv.Meters.Connect(1)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // not fatal, as all of this
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(l.srv.BodyTimeout.Milliseconds()))
-	c.peer = peerOf(fd)
 	if l.ending(of) {
 		c.close()
 		return

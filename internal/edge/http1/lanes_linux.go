@@ -148,14 +148,28 @@ func (ls *lanes) endAll() {
 
 // adopt serves a connection of a lane in the general way. prepare sets what is known of it.
 func (s *Server) adopt(fd int, of *Listener, prepare func(*conn)) {
+	if tcp := s.leaveLane(fd); tcp != nil {
+		c := newConn(s, tcp, of)
+		prepare(c)
+		s.run(c)
+	}
+}
+
+// turnAway refuses a connection whose client has too many.
+func (s *Server) turnAway(fd int, of *Listener) {
+	if tcp := s.leaveLane(fd); tcp != nil {
+		s.start(tcp, of)
+	}
+}
+
+// leaveLane makes a connection of a descriptor, which it takes over. It is nil when that fails.
+func (s *Server) leaveLane(fd int) net.Conn {
 	file := os.NewFile(uintptr(fd), "")
 	tcp, err := net.FileConn(file)
 	_ = file.Close() // tcp has a copy
 	if err != nil {
 		s.Log.Warn("Connection lost on its way from a loop", "err", err)
-		return
+		return nil
 	}
-	c := newConn(s, tcp, of)
-	prepare(c)
-	s.run(c)
+	return tcp
 }
