@@ -525,7 +525,7 @@ func (x *Scaling) SetDefaults() {
 	}
 }
 
-// HealthCheck is what stands in App.healthCheck, PoolHealth.healthCheck.
+// HealthCheck is what stands in App.healthCheck, PoolHealth.healthCheck, EdgeRoute.check, EdgePool.check.
 type HealthCheck struct {
 	Protocol            ProbeProtocol `json:"protocol,omitempty"`
 	Path                string        `json:"path,omitempty"`
@@ -1223,7 +1223,8 @@ func (x *EdgeListener) SetDefaults() {
 type EdgeRoute struct {
 	Name      string        `json:"name"`
 	Pool      string        `json:"pool,omitempty"`      // the name of the pool that answers
-	Backends  []EdgeBackend `json:"backends,omitempty"`  // or these, which are a pool of the route's own
+	Backends  []EdgeBackend `json:"backends,omitempty"`  // or these, which are a pool of the route's own …
+	Check     *HealthCheck  `json:"check,omitempty"`     // … whose backends are asked this; absent: nothing
 	Listeners []string      `json:"listeners,omitempty"` // the names of the listeners it is reached on; none is all
 
 	Route
@@ -1233,6 +1234,9 @@ type EdgeRoute struct {
 // in what EdgeRoute contains too. Call it after decoding.
 func (x *EdgeRoute) SetDefaults() {
 	x.Route.SetDefaults()
+	if x.Check != nil {
+		x.Check.SetDefaults()
+	}
 }
 
 // EdgePool is what stands in EdgeFile.pools.
@@ -1246,6 +1250,10 @@ type EdgePool struct {
 	Zone             *ZonePreference `json:"zone,omitempty"`
 	Split            []SplitPart     `json:"split,omitempty"`
 	Mirror           *Mirror         `json:"mirror,omitempty"` // its app is the name of a route
+	Check            *HealthCheck    `json:"check,omitempty"`  // what its backends are asked, to know who is healthy; absent: nothing
+	PanicPercent     *uint32         `json:"panicPercent,omitempty"`
+	Outlier          *Outlier        `json:"outlier,omitempty"`
+	Circuit          *Circuit        `json:"circuit,omitempty"`
 	Backends         []EdgeBackend   `json:"backends"`
 }
 
@@ -1257,6 +1265,9 @@ func (x *EdgePool) SetDefaults() {
 	}
 	if x.Zone != nil {
 		x.Zone.SetDefaults()
+	}
+	if x.Check != nil {
+		x.Check.SetDefaults()
 	}
 }
 

@@ -6,7 +6,7 @@
 // have requests in flight. That last record is what lets a rollout stop an instance without losing a request.
 //
 // It guarantees that what is served survives the store: when routers can no longer be watched, the last known ones stay
-// in force. It never decides which backends are healthy, and never starts or stops anything.
+// in force, and the edge checks the backends by itself. It never starts or stops anything.
 //
 //	e := edge.New(edge.Config{ID: "node-1", Listen: []string{":8000"}}, routers, publisher)
 //	err := e.Run(ctx)
@@ -28,6 +28,7 @@ import (
 	"vortex/internal/edge/limit"
 	"vortex/internal/edge/meter"
 	"vortex/internal/edge/pool"
+	"vortex/internal/edge/probe"
 	"vortex/internal/edge/route"
 )
 
@@ -60,6 +61,7 @@ type Config struct {
 	Trusted   []netip.Prefix   // proxies before the edge, whose X-Forwarded-For is believed
 	Metrics   http.Handler     // answers GET /metrics of loopback clients when no app claims the host
 	Log       *slog.Logger     // nil discards; at debug it has the access log
+	Away      func() bool      // reports whether the store is known not to answer; nil is never
 	Contested func(Contest)    // called once for every route that two apps begin to claim; must not block; nil is nothing
 	Quotas    Quotas           // other edges, to hold limits with; nil is none
 	Accepting func([]net.Addr) // called once Run listens, with the addresses; nil is nothing
@@ -99,12 +101,15 @@ type Edge struct {
 	limiter *limit.Limiter
 	clients *limit.Rule // what every client address may ask for
 	server  *http1.Server
+	prober  *probe.Prober
 
 	synced    atomic.Bool
 	advanced  atomic.Bool   // routers changed since the metrics' last round
 	drained   chan struct{} // one slot: what EdgeRecord says may have changed
 	demand    chan struct{} // one slot: a request waits for a backend
 	shifting  chan struct{} // one slot: time changes the shares of backends
+	checks    chan struct{} // one slot: what is to be checked may have changed
+	unwatched atomic.Bool   // the routers cannot be watched
 	published map[string]published
 
 	listeners listeners
@@ -125,6 +130,7 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 		config: c, routers: routers, publisher: publisher, log: c.Log,
 		meters: &meter.Set{}, limiter: limit.New(),
 		drained: make(chan struct{}, 1), demand: make(chan struct{}, 1), shifting: make(chan struct{}, 1),
+		checks: make(chan struct{}, 1), prober: probe.New(probe.Config{Log: c.Log}),
 		published: map[string]published{},
 	}
 	e.clients = e.limiter.Rule(clientRule, c.Limit)
@@ -167,9 +173,6 @@ func signal(ch chan struct{}) {
 	}
 }
 
-// Collector returns the edge's metrics, for a Prometheus registry.
-func (e *Edge) Collector() *meter.Set { return e.meters }
-
 // SetLimit changes the rate limit for every request from now on.
 func (e *Edge) SetLimit(c limit.Config) { e.clients.Set(c) }
 
@@ -188,6 +191,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	loops.Go(func() { e.publishMetrics(background) })
 	loops.Go(func() { e.sweep(background) })
 	loops.Go(func() { e.review(background) })
+	loops.Go(func() { e.check(background) })
 	loops.Go(func() { e.rebalance(background) })
 	loops.Go(func() { e.watch(background) })
 	if e.config.Quotas != nil {

@@ -27,6 +27,13 @@ type RouterUpdate struct {
 	Revision uint64
 	Reset    bool // Changes are the whole state: what they do not name is gone
 	Changes  []RouterChange
+	Nodes    []NodeChange // what became known of nodes; with Reset those that are not named are in order
+}
+
+// NodeChange is what became of a node. The backends on one that is suspected or given up get no requests from that moment on.
+type NodeChange struct {
+	Node string
+	Gone bool
 }
 
 // RouterChange is what happened to one app's router record.
@@ -52,10 +59,12 @@ func (e *Edge) watch(ctx context.Context) {
 			if err != nil {
 				if ctx.Err() == nil {
 					e.log.WarnContext(ctx, "Routers not watched, the last known ones stay in force", "err", err)
+					e.unwatched.Store(true)
 				}
 				break
 			}
 			pause = firstRetry
+			e.unwatched.Store(false)
 			e.Take(ctx, update)
 		}
 		if !sleep(ctx, pause) {
@@ -70,6 +79,10 @@ func (e *Edge) Take(ctx context.Context, u RouterUpdate) {
 	if len(u.Changes) > 0 {
 		e.advanced.Store(true)
 	}
+	if u.Reset || len(u.Nodes) > 0 {
+		e.setNodes(u.Nodes, u.Reset)
+	}
+	defer signal(e.checks)
 	if u.Reset {
 		apps := make([]route.App, 0, len(u.Changes))
 		for _, change := range u.Changes {
@@ -97,10 +110,14 @@ func (e *Edge) Take(ctx context.Context, u RouterUpdate) {
 // Apply takes in one app's router at a revision. The loop does so by itself; this is for whoever feeds an Edge by hand.
 func (e *Edge) Apply(r vortex.RouterRecord, revision uint64) {
 	e.table.Apply(e.app(context.Background(), r), revision)
+	signal(e.checks)
 }
 
 // Remove takes in that an app's router was deleted at a revision.
-func (e *Edge) Remove(app string, revision uint64) { e.table.Remove(app, revision) }
+func (e *Edge) Remove(app string, revision uint64) {
+	e.table.Remove(app, revision)
+	signal(e.checks)
+}
 
 // changed translates what became of an app.
 func (e *Edge) changed(ctx context.Context, c RouterChange) route.App {
@@ -113,7 +130,7 @@ func (e *Edge) changed(ctx context.Context, c RouterChange) route.App {
 func (e *Edge) app(ctx context.Context, r vortex.RouterRecord) route.App {
 	app := route.App{
 		Name: r.ClientID, HTTP: r.Type == "" || r.Type == vortex.AppTypeHTTP,
-		Hosts: r.Hosts, Paths: r.Paths, Settings: balancing(r),
+		Hosts: r.Hosts, Paths: r.Paths, Settings: balancing(r), Health: judging(r.Health),
 		Methods: r.Methods, Headers: r.Headers, Rates: r.Rate, Rules: r.Rules,
 	}
 	if r.Mirror != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 
 	"vortex"
 	"vortex/internal/edge"
@@ -16,7 +17,7 @@ type routers struct{ store *kind.Store }
 // WatchRouters implements edge.Routers.
 func (r routers) WatchRouters(ctx context.Context) iter.Seq2[edge.RouterUpdate, error] {
 	return func(yield func(edge.RouterUpdate, error) bool) {
-		watch := r.store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Routers.Prefix + ":"}})
+		watch := r.store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Routers.Prefix + ":", vortex.Liveness.Prefix + ":"}})
 		defer watch.Close()
 		all := r.all()
 		if !yield(all, nil) {
@@ -51,14 +52,26 @@ func (r routers) all() edge.RouterUpdate {
 		for _, e := range kind.List(v, vortex.Routers) {
 			update.Changes = append(update.Changes, edge.RouterChange{App: e.ID, Router: e.Value})
 		}
+		for _, e := range kind.List(v, vortex.Liveness) {
+			update.Nodes = append(update.Nodes, edge.NodeChange{Node: e.ID, Gone: gone(e.Value)})
+		}
 	})
 	return update
+}
+
+// gone reports whether the backends on a node must not be sent to.
+func gone(l *vortex.LivenessRecord) bool {
+	return l.State == vortex.LivenessStateSuspect || l.State == vortex.LivenessStateDown
 }
 
 // routerUpdate translates what one transaction changed.
 func routerUpdate(b kind.Batch) edge.RouterUpdate {
 	update := edge.RouterUpdate{Revision: uint64(b.Revision)}
 	for _, ev := range b.Events {
+		if strings.HasPrefix(ev.Key, vortex.Liveness.Prefix+":") {
+			update.Nodes = append(update.Nodes, nodeChange(ev))
+			continue
+		}
 		change := edge.RouterChange{App: vortex.Routers.ID(ev.Key)}
 		if !ev.Deleted {
 			if e, err := kind.Decode(vortex.Routers, ev.Record); err == nil {
@@ -68,6 +81,17 @@ func routerUpdate(b kind.Batch) edge.RouterUpdate {
 		update.Changes = append(update.Changes, change)
 	}
 	return update
+}
+
+// nodeChange translates what became of a node. One without a record is in order.
+func nodeChange(ev kind.Event) edge.NodeChange {
+	change := edge.NodeChange{Node: vortex.Liveness.ID(ev.Key)}
+	if !ev.Deleted {
+		if e, err := kind.Decode(vortex.Liveness, ev.Record); err == nil {
+			change.Gone = gone(e.Value)
+		}
+	}
+	return change
 }
 
 // contested tells the app that does not get a route that another one has it.

@@ -250,7 +250,7 @@ func (n *Node) startEdge(ctx context.Context) error {
 	n.edge = edge.New(edge.Config{
 		ID: n.cfg.Name, Node: n.cfg.Name, Zone: n.cfg.Labels[vortex.ZoneLabel], Address: n.addrs.Edge, Listeners: []net.Listener{l},
 		Limit:   limit.Config{Limit: n.cfg.Settings.RateLimit, Window: n.cfg.Settings.RateWindow},
-		Metrics: n.metrics(), Log: n.component("edge"), Contested: n.contested, Quotas: quotas{n.store},
+		Metrics: n.metrics(), Log: n.component("edge"), Contested: n.contested, Quotas: quotas{n.store}, Away: n.store.Stale,
 	}, routers{n.store}, publisher{n.store})
 	n.registry.MustRegister(n.edge.Collector())
 	n.parts.start("edge", n.edge.Run)

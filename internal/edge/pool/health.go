@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"vortex"
 )
 
 // DefaultPanicPercent is the share of a pool's backends that must be healthy for their health to be believed.
@@ -16,6 +18,8 @@ type Health struct {
 	PanicPercent int // below so many percent of healthy backends all are used; 0 is DefaultPanicPercent, negative is never
 	Outlier      *Outlier
 	Circuit      *Circuit
+	Check        *vortex.HealthCheck // what the edge asks when it checks them by itself; nil is whether they take connections
+	Checked      bool                // it always does, not only while it has lost the store
 }
 
 // forever is a time of the engine's clock that does not come.
@@ -220,6 +224,9 @@ type Panic struct {
 	Begins          bool
 	Healthy, Usable int // of those that can be connected to
 }
+
+// Health returns how the pool's backends are judged. What it points to must not be changed.
+func (p *Pool) Health() Health { return *p.health.Load() }
 
 // SetHealth changes how the pool's backends are judged.
 func (p *Pool) SetHealth(h Health) {

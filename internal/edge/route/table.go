@@ -43,6 +43,7 @@ type App struct {
 	Rates    []vortex.RateLimit   // how often it may be asked
 	Rules    []vortex.RouteRule   // what else is done with them; the first that matches holds
 	Settings pool.Settings        // how its pool spreads requests
+	Health   pool.Health          // how its pool judges backends
 	Mirror   Mirror
 	Backends []pool.Endpoint
 
@@ -263,6 +264,7 @@ func (t *Table) put(app App) (moved, dropped bool) {
 	next := t.compile(app, e)
 	next.pool = t.acquire(app.poolName())
 	t.apps[app.Name] = next
+	next.pool.SetHealth(app.Health)
 	dropped = t.fleet.Fill(next.pool, app.Settings, app.Backends)
 	t.mirrors(e, next)
 	if e == nil {
@@ -463,6 +465,12 @@ func (t *Table) Pools() []*pool.Pool {
 		pools = append(pools, t.pools[name].pool)
 	}
 	return pools
+}
+
+// SetNodes takes in which nodes are suspected or given up: their backends get no requests. With reset the nodes that are not named
+// are in order.
+func (t *Table) SetNodes(nodes map[string]bool, reset bool) {
+	t.fleet.SetNodes(nodes, reset, t.Pools())
 }
 
 // Applied is an app as it was applied last, with its pool.

@@ -227,6 +227,7 @@ func (f *File) checkPools() {
 		f.checkMirror(at, p.Mirror)
 		f.checkName(at, p.Name, names, i)
 		f.checkBackends(at+".backends", p.Backends)
+		f.checkProbe(at, p.Check)
 		route, err := poolSettings(p)
 		f.err(at, err)
 		f.checkRoute(at, &route)
@@ -305,6 +306,10 @@ func (f *File) checkRoutes() {
 		f.checkName(at, r.Name, names, i)
 		f.checkRoute(at, &r.Route)
 		f.checkMirror(at, r.Mirror)
+		f.checkProbe(at, r.Check)
+		if r.HealthCheck != "" {
+			f.add(at+".healthCheck", "an edge that runs alone has no agents who could check; say what it is to ask the backends in check: {path: /health}")
+		}
 		f.checkTarget(at, r)
 		for j, name := range r.Listeners {
 			if !slices.ContainsFunc(f.Listeners, func(l vortex.EdgeListener) bool { return l.Name == name }) {
@@ -313,6 +318,13 @@ func (f *File) checkRoutes() {
 		}
 	}
 	f.checkContests()
+}
+
+// checkProbe checks what backends are asked.
+func (f *File) checkProbe(at string, check *vortex.HealthCheck) {
+	if check != nil {
+		f.problems = append(f.problems, check.Problems(at+".check")...)
+	}
 }
 
 // checkMirror checks that there is a route of the name that requests are mirrored to.
@@ -332,6 +344,8 @@ func (f *File) checkTarget(at string, r *vortex.EdgeRoute) {
 	switch {
 	case r.Pool != "" && len(r.Backends) > 0:
 		f.add(at+".backends", "expected a pool or backends, got both")
+	case r.Pool != "" && r.Check != nil:
+		f.add(at+".check", "check belongs to the pool; write it at pool %q", r.Pool)
 	case r.Pool != "":
 		if f.pool(r.Pool) == nil {
 			f.add(at+".pool", "there is no pool %q%s", r.Pool, f.known(r.Pool, f.poolNames()))

@@ -21,6 +21,9 @@ pools:
   - name: site
     balance: random
     slowStartSeconds: 5
+    check: {path: /health}
+    outlier: {}
+    circuit: {maxRequests: 9}
     backends: [{address: "10.0.0.1:80"}, {address: "[2001:db8::1]:80", zone: eu, release: 2}]
 `
 
@@ -42,6 +45,10 @@ func TestWhatAFileMeans(t *testing.T) {
 	}
 	if len(api.Listeners) != 1 || api.Listeners[0] != "[::1]:8081" || api.Pool != "site" {
 		t.Errorf("api is %+v", api)
+	}
+	h := api.Router.Health
+	if h.HealthCheck.Path != "/health" || h.Checker != vortex.HealthCheckerEdge || h.Outlier == nil || *h.Circuit.MaxRequests != 9 || rest.Router.Health != nil {
+		t.Errorf("health of api is %+v, of rest %+v", h, rest.Router.Health)
 	}
 	var got []string
 	for _, b := range append(site.Router.Backends, rest.Router.Backends...) {
@@ -65,28 +72,34 @@ func TestFaultsNameTheirPlace(t *testing.T) {
 		"":              "edge.yaml: expected listeners, routes",
 		"listeners: []": "edge.yaml:1:1: listeners: expected at least one",
 		"listenrs: []":  `edge.yaml:1:1: unknown field "listenrs" in the document; did you mean "listeners"?`,
-		web + "routes: [{name: a, hots: [x], pool: b}]":                                      `edge.yaml:2:20: unknown field "hots" in routes[0]; did you mean "hosts"?`,
-		web + pool + "routes: [{name: a, pool: sit}]":                                        `edge.yaml:3:26: routes[0].pool: there is no pool "sit"; did you mean "site"?`,
-		web + "routes: [{name: a}]":                                                          "edge.yaml:2:10: routes[0]: expected the pool that answers",
-		web + pool + "routes: [{name: a, pool: site, hosts: [\"A b\"]}]":                     "routes[0].hosts[0]: expected a host",
-		web + pool + "routes: [{name: a, pool: site, paths: [x]}]":                           "routes[0].paths[0]: expected a path",
-		web + pool + "routes: [{name: a, pool: site, balance: random}]":                      `routes[0].balance: balance belongs to the pool; write it at pool "site"`,
-		web + pool + "routes: [{name: a, pool: site, listeners: [wbe]}]":                     `routes[0].listeners[0]: there is no listener "wbe"; did you mean "web"?`,
-		web + pool + "routes: [{name: a, pool: site}, {name: a, pool: site, hosts: [x]}]":    `routes[1].name: the name "a" is routes[0]'s already`,
-		web + pool + "routes: [{name: a, pool: site}, {name: b, pool: site}]":                `requests for host * and path / on listener web are route "a"'s already`,
-		web + "pools: [{name: site, backends: []}]":                                          "pools[0].backends: expected at least one",
-		web + "pools: [{name: site, backends: [{address: \"http://x\"}]}]":                   "leave out the scheme",
-		web + "pools: [{name: site, backends: [{address: web}]}]":                            "the port is missing",
-		web + "pools: [{name: site, backends: [{address: \"10.0.0:80\"}]}]":                  "expected an address such as",
-		web + "pools: [{name: site, backends: [{address: \"a:80\"}, {address: \"A:80\"}]}]":  "A:80 is backend 0 of this list already",
-		web + "pools: [{name: site, balance: rnd, backends: []}]":                            "pools[0].balance: expected one of",
-		web + "pools: [{name: site, slowStartSeconds: -1, backends: [{address: \"a:80\"}]}]": "pools[0].slowStartSeconds: expected a number",
-		"listeners: [{name: web, address: \"8080\"}]":                                        "listeners[0].address: expected an address such as",
-		"listeners: [{name: web, address: \"localhost:8080\"}]":                              "a name cannot be listened on",
-		"listeners: [{name: web, address: \":80800\"}]":                                      "a port is a number",
-		"listeners: [{name: a, address: \":1\"}, {name: b, address: \":1\"}]":                ":1 is the address of listeners[0] already",
-		"listeners: [{name: a, address: \":1\", trusted: [x]}]":                              "listeners[0].trusted[0]: expected an address or a prefix",
-		"listeners: [{name: a, address: \":1\", protocol: htp}]":                             "listeners[0].protocol: expected one of",
+		web + "routes: [{name: a, hots: [x], pool: b}]":                                           `edge.yaml:2:20: unknown field "hots" in routes[0]; did you mean "hosts"?`,
+		web + pool + "routes: [{name: a, pool: sit}]":                                             `edge.yaml:3:26: routes[0].pool: there is no pool "sit"; did you mean "site"?`,
+		web + "routes: [{name: a}]":                                                               "edge.yaml:2:10: routes[0]: expected the pool that answers",
+		web + pool + "routes: [{name: a, pool: site, hosts: [\"A b\"]}]":                          "routes[0].hosts[0]: expected a host",
+		web + pool + "routes: [{name: a, pool: site, paths: [x]}]":                                "routes[0].paths[0]: expected a path",
+		web + pool + "routes: [{name: a, pool: site, balance: random}]":                           `routes[0].balance: balance belongs to the pool; write it at pool "site"`,
+		web + pool + "routes: [{name: a, pool: site, listeners: [wbe]}]":                          `routes[0].listeners[0]: there is no listener "wbe"; did you mean "web"?`,
+		web + pool + "routes: [{name: a, pool: site}, {name: a, pool: site, hosts: [x]}]":         `routes[1].name: the name "a" is routes[0]'s already`,
+		web + pool + "routes: [{name: a, pool: site}, {name: b, pool: site}]":                     `requests for host * and path / on listener web are route "a"'s already`,
+		web + "pools: [{name: site, backends: []}]":                                               "pools[0].backends: expected at least one",
+		web + "pools: [{name: site, backends: [{address: \"http://x\"}]}]":                        "leave out the scheme",
+		web + "pools: [{name: site, backends: [{address: web}]}]":                                 "the port is missing",
+		web + "pools: [{name: site, backends: [{address: \"10.0.0:80\"}]}]":                       "expected an address such as",
+		web + "pools: [{name: site, backends: [{address: \"a:80\"}, {address: \"A:80\"}]}]":       "A:80 is backend 0 of this list already",
+		web + "pools: [{name: site, balance: rnd, backends: []}]":                                 "pools[0].balance: expected one of",
+		web + "pools: [{name: site, slowStartSeconds: -1, backends: [{address: \"a:80\"}]}]":      "pools[0].slowStartSeconds: expected a number",
+		"listeners: [{name: web, address: \"8080\"}]":                                             "listeners[0].address: expected an address such as",
+		"listeners: [{name: web, address: \"localhost:8080\"}]":                                   "a name cannot be listened on",
+		"listeners: [{name: web, address: \":80800\"}]":                                           "a port is a number",
+		"listeners: [{name: a, address: \":1\"}, {name: b, address: \":1\"}]":                     ":1 is the address of listeners[0] already",
+		"listeners: [{name: a, address: \":1\", trusted: [x]}]":                                   "listeners[0].trusted[0]: expected an address or a prefix",
+		"listeners: [{name: a, address: \":1\", protocol: htp}]":                                  "listeners[0].protocol: expected one of",
+		web + "pools: [{name: site, check: {path: x}, backends: [{address: \"a:80\"}]}]":          `pools[0].check.path: expected a path such as "/health", got "x"`,
+		web + "pools: [{name: site, check: {protocol: EXEC}, backends: [{address: \"a:80\"}]}]":   "pools[0].check.protocol: expected HTTP, TCP or GRPC, got EXEC",
+		web + "pools: [{name: site, circuit: {maxRequests: 0}, backends: [{address: \"a:80\"}]}]": "pools[0].circuit.maxRequests: expected at least 1, got 0",
+		web + pool + "routes: [{name: a, pool: site, check: {}}]":                                 `routes[0].check: check belongs to the pool; write it at pool "site"`,
+		web + pool + "routes: [{name: a, pool: site, outlier: {}}]":                               `routes[0].outlier: outlier belongs to the pool; write it at pool "site"`,
+		web + "routes: [{name: a, healthCheck: edge, backends: [{address: \"a:80\"}]}]":           "routes[0].healthCheck: an edge that runs alone has no agents",
 		web + "admin: here":        "admin: expected an address",
 		web + "admin: \"unix:\"":   "admin: expected a path after unix:",
 		web + "resolveSeconds: 0":  "resolveSeconds: expected a number from 0.1",

@@ -75,9 +75,9 @@ func (f *File) plan(addresses func(name string) []netip.Addr, key []byte) (plan,
 	}
 	for i := range f.Routes {
 		r := &f.Routes[i]
-		settings, backends := r.Route, r.Backends
+		settings, backends, check := r.Route, r.Backends, r.Check
 		if pool := f.pool(r.Pool); pool != nil {
-			backends = pool.Backends
+			backends, check = pool.Backends, pool.Check
 			if err := settle(&settings, pool); err != nil {
 				return p, fmt.Errorf("route %s: %w", r.Name, err)
 			}
@@ -86,6 +86,12 @@ func (f *File) plan(addresses func(name string) []netip.Addr, key []byte) (plan,
 			ClientID: r.Name, Type: vortex.AppTypeHTTP, StickyKey: key, Backends: endpoints(backends, addresses),
 		}
 		record.SetRoute(&settings)
+		if check != nil {
+			if record.Health == nil {
+				record.Health = &vortex.PoolHealth{}
+			}
+			record.Health.HealthCheck, record.Health.Checker = check, vortex.HealthCheckerEdge // there is nobody else
+		}
 		change := edge.RouterChange{App: r.Name, Router: &record, Pool: r.Pool, Unnamed: true}
 		for _, name := range r.Listeners {
 			change.Listeners = append(change.Listeners, byName[name])

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -264,5 +265,50 @@ func TestTakenAddressIsRefusedWhole(t *testing.T) {
 	}
 	if got := w.get(t); got != "a" {
 		t.Errorf("answered %q: half of the file is in force", got)
+	}
+}
+
+func TestBackendsAreCheckedWhereTheFileSaysSo(t *testing.T) {
+	t.Parallel()
+	well := backend(t, "well")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sick atomic.Bool
+	sick.Store(true)
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/health" && sick.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_, _ = io.WriteString(w, "moody")
+	})}
+	go func() { _ = srv.Serve(ln) }()
+	t.Cleanup(func() { srv.Close() })
+	w := start(t, Config{}, fmt.Sprintf(`
+listeners: [{name: web, address: "127.0.0.1:0"}]
+routes: [{name: site, pool: site}]
+pools:
+  - name: site
+    backends: [{address: "127.0.0.1:%d"}, {address: "%s"}]
+    check: {path: /health, periodSeconds: 0.05, failureThreshold: 2}
+`, well, ln.Addr()))
+	seen := func() map[string]bool {
+		got := map[string]bool{}
+		for range 20 {
+			got[w.get(t)] = true
+		}
+		return got
+	}
+	for deadline := time.Now().Add(20 * time.Second); seen()["moody"]; {
+		if time.Now().After(deadline) {
+			t.Fatal("a backend that fails its checks gets requests")
+		}
+	}
+	sick.Store(false)
+	for deadline := time.Now().Add(20 * time.Second); !seen()["moody"]; {
+		if time.Now().After(deadline) {
+			t.Fatal("a backend that passes its checks again gets no requests")
+		}
 	}
 }
