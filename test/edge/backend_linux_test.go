@@ -3,6 +3,7 @@ package edge
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -24,7 +25,8 @@ const backendEnv = "EDGE_PROOF_BACKEND"
 // backend is a server behind the edge, in a process of its own.
 type backend struct {
 	name  string
-	addr  netip.AddrPort
+	addr  netip.AddrPort // for HTTP
+	echo  netip.AddrPort // sends its name and then what it reads
 	cmd   *exec.Cmd
 	stdin io.Closer
 }
@@ -48,7 +50,8 @@ func startBackend(t *testing.T, name string) *backend {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.kill)
-	if err := json.NewDecoder(stdout).Decode(&b.addr); err != nil {
+	said := json.NewDecoder(stdout)
+	if err := errors.Join(said.Decode(&b.addr), said.Decode(&b.echo)); err != nil {
 		t.Fatalf("backend %s does not start: %v", name, err)
 	}
 	return b
@@ -82,22 +85,41 @@ func (b *backend) active(t *testing.T) int {
 
 // serveBackend is the backend's process. It ends when stdin does.
 func serveBackend(name string) error {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
+	var listeners [2]net.Listener
+	for i := range listeners {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		listeners[i] = ln
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}()
-	addr, err := netip.ParseAddrPort(ln.Addr().String())
-	if err != nil {
-		return err
+	go serveEcho(name, listeners[1])
+	for _, ln := range listeners {
+		if err := json.NewEncoder(os.Stdout).Encode(ln.Addr().String()); err != nil {
+			return err
+		}
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(addr); err != nil {
-		return err
+	return http.Serve(listeners[0], handlers(name))
+}
+
+// serveEcho sends the backend's name on each connection, then what it reads until the client's end, a moment after it.
+func serveEcho(name string, ln net.Listener) {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			_, _ = io.WriteString(conn, name+"\n")
+			_, _ = io.Copy(conn, conn)
+			time.Sleep(time.Millisecond)
+		}()
 	}
-	return http.Serve(ln, handlers(name))
 }
 
 func handlers(name string) http.Handler {

@@ -3,7 +3,8 @@
 // and so are the memory, descriptors and goroutines that are left.
 //
 // The edge and its backends are processes; the edge is internal/edge/piped, which takes its routers from a pipe and says exactly what
-// is applied and drained. Run it with make prove-edge. EDGE_LONG=1 loads for a minute where it is ten seconds otherwise.
+// is applied and drained. Run it with make prove-edge. EDGE_LONG=1 loads for a minute where it is ten seconds otherwise, EDGE_PROGRAM=path
+// takes a piped that was built before, such as one with the race detector.
 package edge
 
 import (
@@ -41,18 +42,26 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	program = filepath.Join(dir, "piped")
-	build := exec.Command("go", "build", "-o", program, "./internal/edge/piped")
-	build.Dir = harness.Root()
-	build.Stderr = os.Stderr
 	code := 1
-	if err := build.Run(); err != nil {
+	if err := build(filepath.Join(dir, "piped")); err != nil {
 		fmt.Fprintln(os.Stderr, "build the edge:", err)
 	} else {
 		code = m.Run()
 	}
 	os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// build makes the edge, unless there is one.
+func build(path string) error {
+	if program = os.Getenv("EDGE_PROGRAM"); program != "" {
+		return nil
+	}
+	program = path
+	cmd := exec.Command("go", "build", "-o", program, "./internal/edge/piped")
+	cmd.Dir = harness.Root()
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
 }
 
 const patience = 60 * time.Second
