@@ -101,7 +101,7 @@ func TestRollingReplacementLosesNothing(t *testing.T) {
 	p.finish(t)
 	p.load.lostNothing(t)
 	t.Logf("%d backends were replaced", replaced)
-	if replaced < 20 || len(p.load.by) < 20 {
+	if replaced < 5 || len(p.load.by) < 5 {
 		t.Errorf("%d backends were replaced and %d answered", replaced, len(p.load.by))
 	}
 }

@@ -122,7 +122,7 @@ func TestGigabytesGoThroughInFlatMemory(t *testing.T) {
 		}
 	})
 	wg.Wait()
-	if more := grown(); more > 16*mega {
+	if more := grown(); more > 32*mega {
 		t.Errorf("the edge's memory grew by %.1f MB", more/mega)
 	}
 	p.end(t)
@@ -241,7 +241,7 @@ func TestSlownessIsNobodyElsesProblem(t *testing.T) {
 	}
 	quick.Close()
 	wg.Wait()
-	if more := grown(); more > 16*mega {
+	if more := grown(); more > 32*mega {
 		t.Errorf("the edge's memory grew by %.1f MB", more/mega)
 	}
 	p.end(t)
