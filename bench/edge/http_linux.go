@@ -44,6 +44,11 @@ func (b *bench) compareHTTP(ctx context.Context, l layout, begin ...starter) (er
 		return err
 	}
 	defer stopAll(proxies)
+	for _, p := range proxies {
+		if err := edits(ctx, p.addr); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
 	costs, rates := map[string][]float64{}, map[string][]float64{}
 	err = b.takeTurns(ctx, proxies, func(p *proxy, d time.Duration) (sample, error) { return s.hammer(ctx, p, webConns, d) },
 		func(name string, one sample) {

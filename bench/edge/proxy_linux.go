@@ -11,12 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"vortex"
 	"vortex/bench/edge/poll"
+	"vortex/test/harness"
 )
 
 // site is what every proxy serves: a number of hosts, each with a pool of the same backends.
@@ -85,21 +85,36 @@ func (s *site) close() error {
 
 // ask sends one request and wants a good answer.
 func ask(ctx context.Context, addr netip.AddrPort, host string) error {
+	_, err := fields(ctx, addr, host)
+	return err
+}
+
+// edits wants a proxy to edit an answer's fields.
+func edits(ctx context.Context, addr netip.AddrPort) error {
+	got, err := fields(ctx, addr, host(0))
+	if err == nil && (got.Get(servedBy) == "" || got.Get(hidden) != "") {
+		err = fmt.Errorf("it does not edit answers: %v", got)
+	}
+	return err
+}
+
+// fields sends one request and returns the header fields of a good answer.
+func fields(ctx context.Context, addr netip.AddrPort, host string) (http.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr.String()+"/", nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Host, req.Close = host, true
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("answered %s", resp.Status)
 	}
-	return errors.Join(err, resp.Body.Close())
+	return resp.Header, errors.Join(err, resp.Body.Close())
 }
 
 // proxy is a running proxy of a site.
@@ -150,52 +165,58 @@ func stopAll(proxies []*proxy) {
 	}
 }
 
-// update is what the edge is told of its routers.
-type update struct {
-	Revision uint64   `json:"revision"`
-	Reset    bool     `json:"reset"`
-	Changes  []change `json:"changes"`
-}
+// limited is how many requests a client may send in 15 seconds, which is the edge's own limit: nobody reaches it, all of them count.
+const limited = 500_000_000
 
-type change struct {
-	App    string              `json:"app"`
-	Router vortex.RouterRecord `json:"router"`
-}
-
-// router is the record of a route.
-func (s *site) router(route int) vortex.RouterRecord {
-	r := vortex.RouterRecord{ClientID: fmt.Sprintf("app-%d", route), Hosts: []string{host(route)}}
-	for _, port := range s.ports {
-		r.Backends = append(r.Backends, vortex.Backend{
-			Instance: fmt.Sprintf("app-%d-%d", route, port), Address: "127.0.0.1", Port: port,
-		})
-	}
-	return r
-}
-
-// limited is how many requests a client may send in limitWindow: none of the proxies reaches it, all of them count.
+// servedBy is a field that every proxy adds to answers, and hidden is one that it takes out of them.
 const (
-	limited     = 500_000_000
-	limitWindow = 15 * time.Second
+	servedBy = "X-Served-By"
+	hidden   = "X-Backend"
 )
 
-// edge starts the edge by itself.
+// edge starts the edge alone, as the built binary.
 func (b *bench) edge(s *site, port uint16) (*child, error) {
-	c, err := start("edge", s.layout.proxy, filepath.Join(b.programs, "piped"), "-listen", poll.Loopback(port).String(),
-		"-limit", strconv.Itoa(limited), "-window", limitWindow.String())
+	binary, err := harness.Binary()
 	if err != nil {
 		return nil, err
 	}
-	u := update{Revision: 1, Reset: true}
+	config, err := json.Marshal(s.edgeFile(port)) // JSON is YAML
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(s.dir, fmt.Sprintf("edge-%d.yaml", port))
+	if err := os.WriteFile(path, config, 0o600); err != nil {
+		return nil, err
+	}
+	return start("edge", s.layout.proxy, binary, "edge", "--config", path)
+}
+
+// edgeFile is the edge's configuration. Each route has a pool of its own, or many routes share one.
+func (s *site) edgeFile(port uint16) vortex.EdgeFile {
+	f := vortex.EdgeFile{
+		Listeners: []vortex.EdgeListener{{Name: "http", Address: poll.Loopback(port).String()}},
+		Admin:     "unix:" + filepath.Join(s.dir, fmt.Sprintf("edge-%d.sock", port)),
+	}
+	var backends []vortex.EdgeBackend
+	for _, p := range s.ports {
+		backends = append(backends, vortex.EdgeBackend{Address: poll.Loopback(p).String()})
+	}
+	shared := s.routes > webRoutes
+	if shared {
+		f.Pools = []vortex.EdgePool{{Name: "all", Backends: backends}}
+	}
 	for i := range s.routes {
-		r := s.router(i)
-		u.Changes = append(u.Changes, change{r.ClientID, r})
+		r := vortex.EdgeRoute{Name: fmt.Sprintf("app-%d", i)}
+		r.Hosts = []string{host(i)}
+		if shared {
+			r.Pool = "all"
+		} else {
+			r.Backends = backends
+			r.ResponseHeaders = &vortex.HeaderEdits{Set: map[string]string{servedBy: "edge"}, Remove: []string{hidden}}
+		}
+		f.Routes = append(f.Routes, r)
 	}
-	if err := json.NewEncoder(c.stdin).Encode(u); err != nil {
-		c.stop()
-		return nil, fmt.Errorf("tell the edge its routers: %w", err)
-	}
-	return c, nil
+	return f
 }
 
 // reverse starts the proxy of net/http/httputil.
@@ -234,7 +255,9 @@ http {
 	proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
 	proxy_set_header X-Forwarded-Host $http_host;
 	proxy_set_header X-Forwarded-Proto $scheme;
-`, s.dir, s.layout.workers(), maxConnections())
+	proxy_hide_header %[4]s;
+	add_header %[5]s nginx;
+`, s.dir, s.layout.workers(), maxConnections(), hidden, servedBy)
 	keep := 128 // connections to each pool; it sets them aside at once
 	if s.routes > webRoutes {
 		keep = 4
@@ -284,8 +307,10 @@ frontend in
 	http-request deny deny_status 429 if { sc_http_req_rate(0) gt %d }
 	http-request set-header X-Forwarded-Host %%[req.hdr(host)]
 	http-request set-header X-Forwarded-Proto http
+	http-response del-header %s
+	http-response set-header %s haproxy
 	use_backend %%[req.hdr(host),field(1,:),lower,map(%s)]
-`, s.layout.workers(), maxConnections()/2-1000, s.dir, port, port, limited, mapPath) // it counts two descriptors for a connection
+`, s.layout.workers(), maxConnections()/2-1000, s.dir, port, port, limited, hidden, servedBy, mapPath) // it counts two descriptors for a connection
 	for i := range s.routes {
 		fmt.Fprintf(&hosts, "%s b%d\n", host(i), i)
 		fmt.Fprintf(&c, "backend b%d\n\tbalance roundrobin\n", i)

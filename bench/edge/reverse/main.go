@@ -2,7 +2,7 @@
 //
 //	reverse -listen 127.0.0.1:8000 -hosts app-0.example=127.0.0.1:9001+127.0.0.1:9002,app-1.example=…
 //
-// It does what the other proxies of the benchmark do: it routes by host, sets X-Forwarded-For, -Host and -Proto, counts
+// It does what the other proxies of the benchmark do: it routes by host, sets X-Forwarded-For, -Host and -Proto, edits answers, counts
 // requests and their time, and limits each address. It ends when stdin does.
 package main
 
@@ -45,7 +45,7 @@ func run(args []string) error {
 	}
 	const idle = 256
 	p.forward = &httputil.ReverseProxy{
-		Rewrite: p.rewrite, BufferPool: &buffers{},
+		Rewrite: p.rewrite, ModifyResponse: edit, BufferPool: &buffers{},
 		Transport: &http.Transport{MaxIdleConnsPerHost: idle, DisableCompression: true},
 	}
 	server := &http.Server{Addr: *listen, Handler: p, ReadHeaderTimeout: time.Minute}
@@ -129,6 +129,13 @@ func (p *proxy) rewrite(r *httputil.ProxyRequest) {
 	r.Out.URL.Host = route.backends[route.next.Add(1)%uint64(len(route.backends))]
 	r.Out.Host = r.In.Host
 	r.SetXForwarded()
+}
+
+// edit edits an answer's fields.
+func edit(r *http.Response) error {
+	r.Header.Del("X-Backend")
+	r.Header.Set("X-Served-By", "reverse")
+	return nil
 }
 
 // buffers is a pool for bodies.
