@@ -59,10 +59,13 @@ type conn struct {
 	stuck   bool          // the client's body is not wholly read: the connection cannot be used again
 	closing bool          // the client was told that the connection ends with this response
 
-	first    func(*conn) bool // what a connection that comes from a lane begins with; nil for none
-	retrying bool             // the pool counts the request as one that is sent again
-	lost     int              // tries that the backend may have seen
-	next     *pool.Backend    // picked for the next try; nil is none yet
+	home  *lane            // where it came from; nil for nowhere
+	first func(*conn) bool // what is done first; in the middle of a request when a lane handed it over
+	plain bool             // the request was one that a lane would have served
+
+	retrying bool          // the pool counts the request as one that is sent again
+	lost     int           // tries that the backend may have seen
+	next     *pool.Backend // picked for the next try; nil is none yet
 
 	rules *policy.Exchange // what the route's rules do with the request; nil is nothing
 	spare *policy.Exchange // rules of an earlier request, to be used again
@@ -74,7 +77,7 @@ type conn struct {
 }
 
 func newConn(s *Server, tcp net.Conn, l *Listener) *conn {
-	c := &conn{srv: s, tcp: tcp, listener: l}
+	c := &conn{srv: s, tcp: tcp, listener: l, first: (*conn).serveNext}
 	c.in.conn, c.out.conn = tcp, tcp
 	c.peer = addrOf(tcp.RemoteAddr())
 	c.back.conn = c
@@ -89,18 +92,11 @@ func addrOf(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// serve answers requests until one of the sides ends the connection.
+// serve answers requests until one of the sides ends the connection, or a lane takes it back.
 func (c *conn) serve() {
 	defer c.close()
-	if c.first != nil {
-		keep := c.first(c) && c.reusable()
-		c.setPhase(phaseIdle)
-		if !keep || c.ending() {
-			return
-		}
-	}
-	for c.serveNext() {
-		if c.ending() {
+	for next := c.first; next(c); next = (*conn).serveNext {
+		if c.ending() || c.plain && c.in.len() == 0 && c.goHome() {
 			return
 		}
 	}

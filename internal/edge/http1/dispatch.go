@@ -32,6 +32,7 @@ func (c *conn) dispatch(size int) bool {
 		path = slash
 	}
 	m := c.srv.Table.MatchOn(c.listener.Name(), c.req.name, path, &c.req)
+	c.plain = c.home != nil && c.req.simple() && direct(m)
 	switch {
 	case !m.Claimed && c.wantsMetrics(path):
 		c.in.discard(size)
@@ -53,6 +54,16 @@ func (c *conn) dispatch(size int) bool {
 }
 
 var slash = []byte("/")
+
+// direct reports whether a match is nothing but a pool, which lanes serve.
+func direct(m route.Match) bool {
+	return m.Pool != nil && m.Policy == nil && len(m.Rates) == 0 && !m.Redirect && !m.Pool.Mirrors()
+}
+
+// simple reports whether the head is one that lanes serve.
+func (r *request) simple() bool {
+	return r.minor == 1 && !r.upgrade && !r.expect && !r.chunked && r.length <= smallBody && r.path[0] == '/'
+}
 
 // clientAddr returns the nearest address that is not a trusted proxy's.
 func (c *conn) clientAddr() netip.Addr {

@@ -11,7 +11,6 @@ import (
 
 	"vortex/internal/edge/limit"
 	"vortex/internal/edge/pool"
-	"vortex/internal/edge/route"
 )
 
 // client is a client's connection in a lane.
@@ -192,18 +191,8 @@ func (c *client) take(buf []byte, end int) bool {
 
 // simple reports whether a request is one that a lane serves. rest is what follows its head.
 func (c *client) simple(r *request, rest []byte) bool {
-	switch {
-	case r.minor == 0 || r.upgrade || r.expect || r.chunked || r.path[0] != '/':
-		return false
-	case r.length > smallBody || int64(len(rest)) < r.length:
-		return false
-	}
-	return !c.listener.trusts(c.peer) && !c.lane.srv.Log.Enabled(context.Background(), slog.LevelDebug)
-}
-
-// direct reports whether a match is nothing but a pool.
-func direct(m route.Match) bool {
-	return m.Pool != nil && m.Policy == nil && len(m.Rates) == 0 && !m.Redirect && !m.Pool.Mirrors()
+	return r.simple() && int64(len(rest)) >= r.length &&
+		!c.listener.trusts(c.peer) && !c.lane.srv.Log.Enabled(context.Background(), slog.LevelDebug)
 }
 
 // ask gathers what the request says about which backend should answer it.
@@ -429,10 +418,14 @@ func (c *client) dropBackend() {
 func (c *client) handOver(received []byte, first func(*conn) bool) {
 	c.keep(received)
 	c.deadline = 0
-	if first == nil {
-		first = (*conn).serveNext
+	c.move = (*conn).serveNext
+	if first != nil {
+		c.move = func(g *conn) bool {
+			keep := first(g) && g.reusable()
+			g.setPhase(phaseIdle)
+			return keep
+		}
 	}
-	c.move = first
 	if c.reading { // what comes meanwhile goes along
 		c.lane.ring.Cancel(c.user(opReceive), opNothing)
 	}
@@ -452,6 +445,7 @@ func (c *client) moveOn() {
 		g.head, g.want, g.began, g.phase = request, c.want, c.began, c.phase
 		g.req.kind, g.req.minor, g.req.close, g.req.length = c.kind, 1, c.last, -1
 		g.pool, g.first, g.counted, g.served = c.pool, first, c.counted, c.served
+		g.home, g.plain = c.lane, true
 		if c.phase == phaseActive {
 			g.fw.client = c.peer
 		}

@@ -150,7 +150,7 @@ func (l *lane) patience() time.Duration {
 func (l *lane) over() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.ended
+	return l.ended && len(l.posted) == 0
 }
 
 // post lets the lane call f soon. It reports false when the lane has ended.
@@ -419,6 +419,18 @@ func (l *lane) admit(fd int, of *Listener) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // not fatal, as all of this
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(l.srv.BodyTimeout.Milliseconds()))
 	if l.ending(of) {
+		c.close()
+		return
+	}
+	c.rest()
+}
+
+// takeBack takes a connection in that was in the general way.
+func (l *lane) takeBack(fd int, c *client) {
+	l.open(&c.socket, fd, c)
+	l.clients++
+	l.srv.Meters.Connect(1)
+	if l.ending(c.listener) {
 		c.close()
 		return
 	}

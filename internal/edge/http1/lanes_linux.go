@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,9 +78,13 @@ func (ls *lanes) serve(ctx context.Context, s *Server, ln net.Listener, of *List
 	return true
 }
 
-// duplicate returns a descriptor of a listener that blocks, as io_uring needs it: of another it takes every "not yet" for an answer.
-func duplicate(ln *net.TCPListener) (fd int, err error) {
-	raw, err := ln.SyscallConn()
+// duplicate returns a descriptor of a listener or connection that blocks, as io_uring needs it: of another it takes every "not yet" for an answer.
+func duplicate(of any) (fd int, err error) {
+	socket, ok := of.(syscall.Conn)
+	if !ok {
+		return -1, syscall.ENOTSOCK
+	}
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return -1, err
 	}
@@ -172,4 +177,19 @@ func (s *Server) leaveLane(fd int) net.Conn {
 		return nil
 	}
 	return tcp
+}
+
+// goHome gives a connection without a request back to the lane that it came from, and reports whether it did.
+func (c *conn) goHome() bool {
+	fd, err := duplicate(c.tcp)
+	if err != nil {
+		return false
+	}
+	back := &client{listener: c.listener, peer: c.peer, phase: phaseIdle, counted: c.counted, served: c.served}
+	if !c.home.post(func() { c.home.takeBack(fd, back) }) {
+		_ = unix.Close(fd)
+		return false
+	}
+	c.counted = false // it is there
+	return true
 }

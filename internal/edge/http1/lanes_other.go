@@ -7,6 +7,9 @@ import (
 	"net"
 )
 
+// lane needs Linux.
+type lane struct{}
+
 // lanes need Linux.
 type lanes struct{}
 
@@ -14,3 +17,5 @@ func (*lanes) serve(context.Context, *Server, net.Listener, *Listener) bool { re
 func (*lanes) retire(*Listener)                                             {}
 func (*lanes) drain(context.Context) bool                                   { return false }
 func (*lanes) end()                                                         {}
+
+func (*conn) goHome() bool { return false }
