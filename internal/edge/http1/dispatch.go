@@ -32,7 +32,7 @@ func (c *conn) dispatch(size int) bool {
 		path = slash
 	}
 	m := c.srv.Table.MatchOn(c.listener.Name(), c.req.name, path, &c.req)
-	c.plain = c.home != nil && c.req.simple() && direct(m)
+	c.plain = false
 	switch {
 	case !m.Claimed && c.wantsMetrics(path):
 		c.in.discard(size)
@@ -55,9 +55,9 @@ func (c *conn) dispatch(size int) bool {
 
 var slash = []byte("/")
 
-// direct reports whether a match is nothing but a pool, which lanes serve.
+// direct reports whether a match is nothing but a pool, and perhaps rules, which lanes serve.
 func direct(m route.Match) bool {
-	return m.Pool != nil && m.Policy == nil && len(m.Rates) == 0 && !m.Redirect && !m.Pool.Mirrors()
+	return m.Pool != nil && len(m.Rates) == 0 && !m.Redirect && !m.Pool.Mirrors()
 }
 
 // simple reports whether the head is one that lanes serve.
@@ -114,6 +114,7 @@ func (c *conn) forwardedAddr() netip.Addr {
 
 // proxy sends the request to a backend of its app.
 func (c *conn) proxy(m route.Match, size int) bool {
+	c.plain = c.home != nil && c.req.simple() && direct(m) && (c.rules == nil || c.rules.Rule().Plain())
 	c.fw.strip, c.fw.rules = m.Strip, c.rules
 	c.head = c.req.appendTo(c.head[:0], c.fw)
 	if c.rules != nil {

@@ -239,7 +239,10 @@ func (c *client) beginAnswer(u *backendConn, r *response) {
 	u.lasting = r.persistent(kind)
 	u.deadline = 0
 	c.last = c.last || c.halved || l.ending(c.listener)
-	b := c.pool.AppendCookie(r.appendTo(c.outBuffer(), nil, policy.Compression{}), c.want, u.backend, false)
+	b := c.pool.AppendCookie(r.appendTo(c.outBuffer(), c.rules, policy.Compression{}), c.want, u.backend, false)
+	if c.rules != nil {
+		b = c.rules.AppendResponse(b)
+	}
 	b, c.chunked = r.appendFraming(b, kind, 1, false)
 	if c.last {
 		b = append(b, "Connection: close\r\n"...)

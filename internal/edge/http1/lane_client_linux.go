@@ -10,7 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vortex/internal/edge/limit"
+	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
+	"vortex/internal/edge/route"
 )
 
 // client is a client's connection in a lane.
@@ -31,7 +33,8 @@ type client struct {
 	// The request under way.
 	pool    *pool.Pool // of the last request: whose connection this counts as
 	want    pool.Want
-	request []byte // as the backend gets it
+	rules   *policy.Exchange // what the route's rules change; nil is nothing
+	request []byte           // as the backend gets it
 	kind    methodKind
 	last    bool // no request follows on this connection
 	began   int64
@@ -168,6 +171,13 @@ func (c *client) take(buf []byte, end int) bool {
 	if !direct(m) || !m.Claimed && string(r.path) == metricsPath {
 		return false
 	}
+	var rule *policy.Rule
+	if m.Policy != nil {
+		var ok bool
+		if rule, ok = m.Policy.Find(r.path[m.Strip:], r); !ok || rule != nil && !rule.Plain() {
+			return false
+		}
+	}
 	want := c.ask(m.Pool, r)
 	var tried pool.Tried
 	b := m.Pool.Choose(want, l.now, &tried)
@@ -180,7 +190,14 @@ func (c *client) take(buf []byte, end int) bool {
 	}
 	size := max(int(r.length), 0)
 	c.want, c.backend = want, b
-	c.request = r.appendTo(l.buffer(), forward{client: c.peer, strip: m.Strip})
+	fw := forward{client: c.peer, strip: m.Strip}
+	if rule != nil {
+		fw.rules = c.under(rule, m)
+	}
+	c.request = r.appendTo(l.buffer(), fw)
+	if rule != nil {
+		c.rules.Sent()
+	}
 	c.request = append(c.request, buf[end:end+size]...)
 	c.served++
 	c.kind, c.last = r.kind, r.close || l.srv.MaxRequests > 0 && c.served >= l.srv.MaxRequests
@@ -193,6 +210,22 @@ func (c *client) take(buf []byte, end int) bool {
 func (c *client) simple(r *request, rest []byte) bool {
 	return r.simple() && int64(len(rest)) >= r.length &&
 		!c.listener.trusts(c.peer) && !c.lane.srv.Log.Enabled(context.Background(), slog.LevelDebug)
+}
+
+// under lets a rule hold for the request that the lane has read.
+func (c *client) under(rule *policy.Rule, m route.Match) *policy.Exchange {
+	l, r := c.lane, &c.lane.req
+	if n := len(l.exchanges); n > 0 {
+		c.rules = l.exchanges[n-1]
+		l.exchanges = l.exchanges[:n-1]
+	} else {
+		c.rules = new(policy.Exchange)
+	}
+	host := append(c.rules.Host[:0], r.name...) // it is used until the response has ended
+	c.rules.Begin(rule, policy.Request{
+		Head: r, Client: c.peer, App: m.Pool.App, Host: host, Target: r.target[m.Strip:], Path: len(r.path) - m.Strip,
+	})
+	return c.rules
 }
 
 // ask gathers what the request says about which backend should answer it.
@@ -305,6 +338,10 @@ func (c *client) endRequest() {
 		c.backend = nil
 	}
 	c.want = pool.Want{}
+	if c.rules != nil {
+		l.exchanges = append(l.exchanges, c.rules)
+		c.rules = nil
+	}
 	c.freeRequest()
 	if !c.sending { // else released does it
 		l.giveBack(c.out)
@@ -445,12 +482,12 @@ func (c *client) moveOn() {
 		g.head, g.want, g.began, g.phase = request, c.want, c.began, c.phase
 		g.req.kind, g.req.minor, g.req.close, g.req.length = c.kind, 1, c.last, -1
 		g.pool, g.first, g.counted, g.served = c.pool, first, c.counted, c.served
-		g.home, g.plain = c.lane, true
+		g.home, g.plain, g.rules = c.lane, true, c.rules
 		if c.phase == phaseActive {
 			g.fw.client = c.peer
 		}
 	})
-	c.pool, c.counted = nil, false // it counts there
+	c.pool, c.counted, c.rules = nil, false, nil // it counts there
 	c.fd = -1
 	c.released()
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vortex/internal/edge/limit"
+	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 	"vortex/internal/edge/uring"
 )
@@ -32,6 +33,8 @@ type lane struct {
 	sockets []*socket // by id; nil is free
 	free    []uint32
 	spare   [][]byte // send buffers
+
+	exchanges []*policy.Exchange // not in use
 
 	idle    map[*pool.Backend][]*backendConn // used last at the end
 	clients int                              // connections of clients
@@ -182,8 +185,8 @@ func (l *lane) complete(c uring.Completion) {
 		l.ring.Recycle(c)
 		return
 	}
-	if op == opAccept {
-		s.owner.(*acceptor).accepted(c)
+	if a, ok := s.owner.(*acceptor); ok && op == opAccept {
+		a.accepted(c)
 		return
 	}
 	s.underway--

@@ -60,6 +60,15 @@ type Rule struct {
 	compress             *compress
 }
 
+// Plain reports whether the rule does no more than change targets and headers: the edge never answers itself, and nothing is bounded,
+// timed, sent again or compressed in another way than without it.
+func (r *Rule) Plain() bool {
+	retry := r.Retry
+	return !r.broken && r.redirect == nil && r.cors == nil && r.auth == nil && r.maintenance == nil && r.compress == nil &&
+		r.Limits == Limits{} && r.Timeouts == Timeouts{} &&
+		retry.Attempts == 0 && len(retry.Statuses) == 0 && !retry.OnTimeout && retry.Share == DefaultShare && retry.Minimum == DefaultMinimum
+}
+
 // Limits are how large a request may be. 0 is what the engine takes.
 type Limits struct {
 	Body    int64
