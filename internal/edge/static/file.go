@@ -88,6 +88,17 @@ func (f *File) AdminAddress() (network, address string) {
 // resolveEvery is how often names are looked up.
 func (f *File) resolveEvery() time.Duration { return orSeconds(f.ResolveSeconds, defaultResolve) }
 
+// leastKey is how long a session key is at least.
+const leastKey = 16
+
+// sessionKey is the key that sticky sessions' cookies are made with: the file's, or else what is given.
+func (f *File) sessionKey(own []byte) []byte {
+	if f.SessionKey != "" {
+		return []byte(f.SessionKey)
+	}
+	return own
+}
+
 // shutdownTimeout is how long requests in flight may take at the end.
 func (f *File) shutdownTimeout() time.Duration { return orSeconds(f.ShutdownSeconds, defaultShutdown) }
 
@@ -150,6 +161,9 @@ func (f *File) checkGlobals() {
 	const day = 86400
 	if s := f.ResolveSeconds; s != nil && !(*s >= 0.1 && *s <= day) {
 		f.add("resolveSeconds", "expected a number from 0.1 to %d (a day), got %v", day, *s)
+	}
+	if n := len(f.SessionKey); n > 0 && n < leastKey {
+		f.add("sessionKey", "expected at least %d characters that nobody can guess, got %d; make them with: openssl rand -hex 16", leastKey, n)
 	}
 	if s := f.ShutdownSeconds; s != nil && !(*s >= 0 && *s <= day) {
 		f.add("shutdownSeconds", "expected a number from 0 to %d (a day), got %v", day, *s)

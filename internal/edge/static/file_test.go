@@ -61,6 +61,13 @@ func TestWhatAFileMeans(t *testing.T) {
 	if rest.Router.Balance != vortex.BalancePolicyLeastRequest || *rest.Router.Backends[0].Weight != 3 {
 		t.Errorf("rest is %+v", rest.Router)
 	}
+	if key := string(site.Router.StickyKey); key != "k" {
+		t.Errorf("without a key in the file sessions have %q", key)
+	}
+	f.SessionKey = "a secret that all edges have"
+	if p, err = f.plan(fixed{}.addresses, []byte("k")); err != nil || string(p.routers.Changes[0].Router.StickyKey) != f.SessionKey {
+		t.Errorf("sessions have the key %q, %v", p.routers.Changes[0].Router.StickyKey, err)
+	}
 }
 
 func TestFaultsNameTheirPlace(t *testing.T) {
@@ -102,6 +109,7 @@ func TestFaultsNameTheirPlace(t *testing.T) {
 		web + "routes: [{name: a, healthCheck: edge, backends: [{address: \"a:80\"}]}]":           "routes[0].healthCheck: an edge that runs alone has no agents",
 		web + "admin: here":        "admin: expected an address",
 		web + "admin: \"unix:\"":   "admin: expected a path after unix:",
+		web + "sessionKey: short":  "sessionKey: expected at least 16 characters that nobody can guess, got 5",
 		web + "resolveSeconds: 0":  "resolveSeconds: expected a number from 0.1",
 		web + "routes: 5":          "routes: expected a list",
 		"\x00":                     "expected text",

@@ -57,7 +57,7 @@ type plan struct {
 	routers   edge.RouterUpdate
 }
 
-// plan makes a plan. addresses returns what a name stands for.
+// plan makes a plan. addresses returns what a name stands for, key is that of sessions where the file has none.
 func (f *File) plan(addresses func(name string) []netip.Addr, key []byte) (plan, error) {
 	p := plan{routers: edge.RouterUpdate{Reset: true}}
 	byName := map[string]string{}
@@ -83,7 +83,7 @@ func (f *File) plan(addresses func(name string) []netip.Addr, key []byte) (plan,
 			}
 		}
 		record := vortex.RouterRecord{
-			ClientID: r.Name, Type: vortex.AppTypeHTTP, StickyKey: key, Backends: endpoints(backends, addresses),
+			ClientID: r.Name, Type: vortex.AppTypeHTTP, StickyKey: f.sessionKey(key), Backends: endpoints(backends, addresses),
 		}
 		record.SetRoute(&settings)
 		if check != nil {

@@ -32,7 +32,7 @@ type Static struct {
 	log    *slog.Logger
 	edge   *edge.Edge
 	names  *names
-	key    []byte        // of sticky sessions' cookies
+	key    []byte        // of sticky sessions' cookies, when the file has none
 	reload chan struct{} // one slot
 	ready  chan struct{} // closed when the first file is in force
 
