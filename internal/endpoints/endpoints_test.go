@@ -173,3 +173,35 @@ func TestRouterCarriesHowToBalance(t *testing.T) {
 		t.Error("the sticky key changed: every session would lose its backend")
 	}
 }
+
+func TestRouterCarriesHowToJudgeBackends(t *testing.T) {
+	s := run(t)
+	rec := app(vortex.AppTypeHTTP)
+	rec.Spec.Route = &vortex.Route{
+		HealthCheck: vortex.HealthCheckerEdge, PanicPercent: new(uint32(30)),
+		Outlier: &vortex.Outlier{}, Circuit: &vortex.Circuit{MaxRequests: new(uint32(100))},
+	}
+	rec.Spec.Spec.Ports = []vortex.Port{{ContainerPort: 8080, Protocol: vortex.PortProtocolHTTP}}
+	rec.Spec.HealthCheck = &vortex.HealthCheck{Protocol: vortex.ProbeProtocolHTTP, Path: "/health", Port: new(uint16(8080))}
+	put(t, s, vortex.Apps, "web", rec)
+	judged := func(what string, want *vortex.PoolHealth) {
+		t.Helper()
+		var got *vortex.PoolHealth
+		kindtest.Eventually(t, what, func() bool {
+			e, err := kind.Get(s, vortex.Routers, "web")
+			if err != nil {
+				return false
+			}
+			got = e.Value.Health
+			return cmp.Equal(want, got)
+		})
+	}
+	judged("the check goes to the backends' own port", &vortex.PoolHealth{
+		HealthCheck: &vortex.HealthCheck{Protocol: vortex.ProbeProtocolHTTP, Path: "/health"}, Checker: vortex.HealthCheckerEdge,
+		PanicPercent: new(uint32(30)), Outlier: &vortex.Outlier{}, Circuit: &vortex.Circuit{MaxRequests: new(uint32(100))},
+	})
+	rec.Spec.Route = nil
+	rec.Spec.HealthCheck = &vortex.HealthCheck{Protocol: vortex.ProbeProtocolEXEC, Command: []string{"/check"}}
+	put(t, s, vortex.Apps, "web", rec)
+	judged("a command is nothing an edge can run", nil)
+}

@@ -392,7 +392,7 @@ func (c *client) unsent(err error) {
 		b.Failed(c.lane.now)
 		b.MarkDead(c.lane.now + int64(srv.SkipDead))
 	}
-	c.again(nil)
+	c.again((*conn).retry)
 }
 
 // lost is when the connection ended before any byte of an answer.
