@@ -277,6 +277,17 @@ pools:
 	if n := e.metric(t, `vortex_requests_total{status="200"}`); n != "3" {
 		t.Errorf("vortex_requests_total is %q", n)
 	}
+	for metric, want := range map[string]string{
+		`vortex_edge_route_request_duration_seconds_count{code="2xx",route="api"}`:                                  "3",
+		`vortex_edge_backend_request_duration_seconds_count{backend="` + a + `",code="2xx",pool="site"}`:            "3",
+		`vortex_edge_backend_request_duration_seconds_bucket{backend="` + a + `",code="2xx",pool="site",le="+Inf"}`: "3",
+		`vortex_edge_backend_usable{backend="` + a + `",pool="site"}`:                                               "1",
+		`vortex_edge_config_last_reload_successful`:                                                                 "1",
+	} {
+		if n := e.metric(t, metric); n != want {
+			t.Errorf("%s is %q, want %s", metric, n, want)
+		}
+	}
 }
 
 // metrics is a metric's value, from the admin socket.

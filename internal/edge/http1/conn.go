@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"vortex/internal/edge/limit"
+	"vortex/internal/edge/meter"
 	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 )
@@ -48,8 +49,10 @@ type conn struct {
 	down  relay // the response's body
 	body  body  // of the response
 	back  background
-	began int64 // when the request's head was complete
-	held  int64 // when the request first had to wait for a backend; 0 before
+	route *meter.Responses // of the route of the last request
+	began int64            // when the request's head was complete
+	sent  int64            // when it was sent to the backend that has it now
+	held  int64            // when the request first had to wait for a backend; 0 before
 
 	status  int           // answered; 0 before
 	failure failure       // why the app did not answer

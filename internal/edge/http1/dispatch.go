@@ -124,6 +124,7 @@ func (c *conn) proxy(m route.Match, size int) bool {
 	c.want = c.ask(m.Pool)
 	c.in.discard(size)
 	c.takeSmallBody()
+	c.route = m.Meter
 	c.join(m.Pool)
 	keep := c.admit(m.Pool)
 	m.Pool.Meter.Finish()
@@ -259,6 +260,10 @@ func (c *conn) retry(p *pool.Pool) error {
 // backend's in-flight count that Pick or Hold began.
 func (c *conn) attempt(b *pool.Backend) (v verdict, keep bool) {
 	defer b.Done()
+	c.sent = c.began
+	if c.held != 0 || c.tried.Any() {
+		c.sent = c.srv.Now()
+	}
 	v, keep = c.try(b, false)
 	if v == verdictStale {
 		b.CloseIdle()
@@ -309,7 +314,15 @@ func (c *conn) answered(status int) {
 	if c.pool != nil && status != statusLeft {
 		now := c.srv.Now()
 		c.pool.Meter.Answered(now, status, time.Duration(now-c.began))
+		c.route.Observe(status, time.Duration(now-c.began))
 	}
+}
+
+// backendAnswered counts the response for its backend.
+func (c *conn) backendAnswered(b *pool.Backend) {
+	now := c.srv.Now()
+	b.Served(now, c.resp.status)
+	b.Took(c.resp.status, time.Duration(now-c.sent))
 }
 
 // logLine returns the request for the access log, or nothing when there is none.

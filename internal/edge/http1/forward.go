@@ -175,7 +175,7 @@ func (c *conn) respond(u *upstream, size int) (v verdict, keep bool) {
 	chunked, coding := c.beginResponse(u.backend, kind)
 	u.in.discard(size)
 	c.answered(c.resp.status)
-	u.backend.Served(c.srv.Now(), c.resp.status)
+	c.backendAnswered(u.backend)
 	c.body = newBody(kind, c.resp.length, false)
 	if err := c.clearDeadline(u); err != nil {
 		c.drop(u)

@@ -217,7 +217,7 @@ func (c *conn) triesAgain(u *upstream, size int) bool {
 		return false
 	}
 	c.next = next
-	u.backend.Served(c.srv.Now(), c.resp.status)
+	c.backendAnswered(u.backend)
 	kind, length := c.resp.bodyKind(c.req.kind == methodHead), max(c.resp.length, 0)
 	if kind == bodyNone {
 		length = 0

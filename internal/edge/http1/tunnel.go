@@ -17,7 +17,7 @@ func (c *conn) tunnel(u *upstream, size int) (v verdict, keep bool) {
 	c.out.buf = append(c.out.buf, "Connection: Upgrade\r\n\r\n"...)
 	u.in.discard(size)
 	c.answered(c.resp.status)
-	u.backend.Served(c.srv.Now(), c.resp.status)
+	c.backendAnswered(u.backend)
 	if c.tcp.SetReadDeadline(time.Time{}) != nil || u.tcp.SetReadDeadline(time.Time{}) != nil {
 		return verdictDone, false
 	}

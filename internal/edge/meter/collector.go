@@ -11,6 +11,8 @@ var (
 		"Requests the edge answered, by status code.", []string{"status"}, nil)
 	requestDuration = prometheus.NewDesc("vortex_edge_request_duration_seconds",
 		"Time from a request's head to its response's head, by app.", []string{"app"}, nil)
+	routeDuration = prometheus.NewDesc("vortex_edge_route_request_duration_seconds",
+		"Time from a request's head to its response's head, by route and class of status.", []string{"route", "code"}, nil)
 	requestsInFlight = prometheus.NewDesc("vortex_edge_requests_in_flight",
 		"Requests started and not finished, held ones included, by app.", []string{"app"}, nil)
 	appConnections = prometheus.NewDesc("vortex_edge_app_connections",
@@ -36,6 +38,7 @@ var exposedBounds = [...]uint64{
 func (s *Set) Describe(ch chan<- *prometheus.Desc) {
 	ch <- requestsTotal
 	ch <- requestDuration
+	ch <- routeDuration
 	ch <- requestsInFlight
 	ch <- appConnections
 	ch <- connectionsOpen
@@ -56,6 +59,9 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 		ch <- a.latency.export(a.Name)
 		ch <- prometheus.MustNewConstMetric(requestsInFlight, prometheus.GaugeValue, float64(a.inFlight.Load()), a.Name)
 		ch <- prometheus.MustNewConstMetric(appConnections, prometheus.GaugeValue, float64(a.connections.Load()), a.Name)
+	}
+	for name, r := range s.routesByName() {
+		r.Collect(ch, routeDuration, name)
 	}
 	ch <- prometheus.MustNewConstMetric(connectionsOpen, prometheus.GaugeValue, float64(s.connections.Load()))
 	ch <- prometheus.MustNewConstMetric(limitedTotal, prometheus.CounterValue, float64(s.limited.Load()))

@@ -5,6 +5,7 @@
 package meter
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -105,6 +106,7 @@ func gauge(v *atomic.Int64) uint32 {
 type Set struct {
 	mu          sync.Mutex
 	apps        map[string]*App
+	routes      map[string]*Responses
 	statuses    [1000]atomic.Uint64
 	connections atomic.Int64
 	limited     atomic.Uint64
@@ -132,6 +134,41 @@ func (s *Set) Forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.apps, name)
+}
+
+// Route returns the meter of a route, made on first use. A nil Set has none.
+func (s *Set) Route(name string) *Responses {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.routes[name]
+	if r == nil {
+		r = &Responses{}
+		if s.routes == nil {
+			s.routes = map[string]*Responses{}
+		}
+		s.routes[name] = r
+	}
+	return r
+}
+
+// ForgetRoute drops the meter of a route that is gone.
+func (s *Set) ForgetRoute(name string) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.routes, name)
+}
+
+// routesByName returns the meters of all routes.
+func (s *Set) routesByName() map[string]*Responses {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.routes)
 }
 
 // Apps returns the meters of all apps in the order of their names.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"vortex/internal/edge/meter"
 )
 
 // removedBit stands in a Backend's state when no router lists it. It is the sign, so that one addition
@@ -28,6 +30,7 @@ type Backend struct {
 	pool    atomic.Pointer[Pool] // the one it was put into last
 	served  atomic.Uint64
 	failed  atomic.Uint64
+	took    meter.Responses
 	idle    idleConns
 	drained func() // called when the last request of a removed backend ends; must not block
 }
@@ -89,6 +92,12 @@ func (b *Backend) revive() {
 	b.cond.reset()
 	b.state.And(^removedBit)
 }
+
+// Took counts how long an answer took, from when the backend was sent the request to its response's head.
+func (b *Backend) Took(status int, d time.Duration) { b.took.Observe(status, d) }
+
+// Responses are the answers that Took counted.
+func (b *Backend) Responses() *meter.Responses { return &b.took }
 
 // Counts is what a Backend has done and is doing.
 type Counts struct {

@@ -90,6 +90,9 @@ func (t *Tried) Add(b *Backend) bool {
 	return t.n < len(t.backends)
 }
 
+// Any reports whether there is one.
+func (t *Tried) Any() bool { return t.n > 0 }
+
 // Reset forgets all of them.
 func (t *Tried) Reset() { *t = Tried{} }
 

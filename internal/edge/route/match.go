@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"vortex"
+	"vortex/internal/edge/meter"
 	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 )
@@ -17,17 +18,19 @@ const localSuffix = ".localhost"
 
 // Match is where a request goes.
 type Match struct {
-	Pool     *pool.Pool     // nil when no app answers
-	Policy   *policy.Policy // what else is done with the request; nil is nothing
-	Rates    []Rate         // how often it may be asked for
-	Strip    int            // bytes of the path to leave out; they are told in X-Forwarded-Prefix
-	Redirect bool           // the path is an app's bare prefix: the client should add a slash
-	Claimed  bool           // an app claims the host, whether or not it answers on this path
+	Pool     *pool.Pool       // nil when no app answers
+	Policy   *policy.Policy   // what else is done with the request; nil is nothing
+	Meter    *meter.Responses // of the route
+	Rates    []Rate           // how often it may be asked for
+	Strip    int              // bytes of the path to leave out; they are told in X-Forwarded-Prefix
+	Redirect bool             // the path is an app's bare prefix: the client should add a slash
+	Claimed  bool             // an app claims the host, whether or not it answers on this path
 }
 
 // target is a pool and the requests it answers.
 type target struct {
 	pool   *pool.Pool
+	meter  *meter.Responses
 	policy *policy.Policy
 	rates  []Rate
 	when   policy.Conditions
@@ -192,7 +195,7 @@ func (t *target) matches(path []byte, head policy.Head) bool {
 }
 
 func (t *target) match(claimed bool) Match {
-	return Match{Pool: t.pool, Policy: t.policy, Rates: t.rates, Claimed: claimed}
+	return Match{Pool: t.pool, Policy: t.policy, Meter: t.meter, Rates: t.rates, Claimed: claimed}
 }
 
 // buildRoutes makes the table of apps, which come in the order of their names: the first to claim a host and path keeps it.
@@ -202,7 +205,7 @@ func buildRoutes(apps []*entry) *routes {
 		names: map[string]*target{}, prefixes: map[string]*target{},
 	}
 	for _, e := range apps {
-		t := &target{e.pool, e.policy, e.rates, e.when, e.paths}
+		t := &target{e.pool, e.meter, e.policy, e.rates, e.when, e.paths}
 		if e.app.Unnamed {
 			r.claimUnnamed(e, t)
 			continue

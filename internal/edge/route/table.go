@@ -28,6 +28,7 @@ import (
 
 	"vortex"
 	"vortex/internal/edge/limit"
+	"vortex/internal/edge/meter"
 	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 )
@@ -105,6 +106,7 @@ type entry struct {
 	policy *policy.Policy
 	rates  []Rate
 	pool   *pool.Pool
+	meter  *meter.Responses
 }
 
 // shared is a pool and how many apps it answers for.
@@ -263,6 +265,7 @@ func (t *Table) put(app App) (moved, dropped bool) {
 	e := t.apps[app.Name]
 	next := t.compile(app, e)
 	next.pool = t.acquire(app.poolName())
+	next.meter = t.config.Meters.Route(app.Name)
 	t.apps[app.Name] = next
 	next.pool.SetHealth(app.Health)
 	dropped = t.fleet.Fill(next.pool, app.Settings, app.Backends)
@@ -334,6 +337,7 @@ func (t *Table) drop(name string) bool {
 		return false
 	}
 	delete(t.apps, name)
+	t.config.Meters.ForgetRoute(name)
 	delete(t.mirrored, name)
 	t.dropRates(e.rates, nil)
 	t.release(e.app.poolName())
