@@ -29,7 +29,7 @@ func prove(t *testing.T, n int) *proof {
 	p.put(t, router("web", warm...))
 	p.awaitServing(t)
 	p.awaitDrained(t, p.remove(t, "web"), warm[0].name)
-	p.before = p.usage(t)
+	p.before = p.settled(t)
 	p.backends = append(warm, p.more(t, n-1)...)
 	p.put(t, router("web", p.backends...))
 	p.awaitServing(t)

@@ -27,7 +27,7 @@ func quiet(t *testing.T) *proof {
 	p.put(t, router("web", p.backends...))
 	p.awaitServing(t)
 	p.awaitDrained(t, p.remove(t, "web"), p.backends[0].name)
-	p.before = p.usage(t)
+	p.before = p.settled(t)
 	p.put(t, router("web", p.backends...))
 	p.awaitServing(t)
 	return p
