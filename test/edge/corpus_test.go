@@ -40,7 +40,7 @@ type testCase struct {
 }
 
 // corpus reads the cases of a directory.
-func corpus(t *testing.T, dir string) []testCase {
+func corpus(t testing.TB, dir string) []testCase {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join("testdata", dir, "*.txt"))
 	if err != nil || len(paths) == 0 {
