@@ -96,7 +96,7 @@ func TestARefusedRequestLeavesTheConnectionUsable(t *testing.T) {
 		if got.status == 200 && got.header.Get("RateLimit-Remaining") != "0" {
 			t.Errorf("%v remain of a burst of 1", got.header)
 		}
-		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // an even rate is what is tested
+		time.Sleep(10 * time.Millisecond) // an even rate is what is tested
 	}
 	if statuses[200] < 3 || statuses[200] > 20 || statuses[200]+statuses[429] != 40 {
 		t.Errorf("answered %v, want about 5 of 40 let through", statuses)
@@ -169,6 +169,7 @@ func TestTwoEdgesHoldALimitTogether(t *testing.T) {
 					return
 				}
 				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
 				if resp.StatusCode == http.StatusOK {
 					passed.Add(1)
 				} else {
@@ -228,6 +229,7 @@ func TestRequestsOfOneConnectionAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
 		if resp.Close != (i == 2) {
 			t.Errorf("request %d: close is %v", i+1, resp.Close)
 		}
@@ -270,7 +272,7 @@ func TestTrickledBodiesAreCut(t *testing.T) {
 				if _, err := io.WriteString(conn, test.piece); err != nil {
 					return
 				}
-				time.Sleep(20 * time.Millisecond) //nolint:forbidigo // a slow client is what is tested
+				time.Sleep(20 * time.Millisecond) // a slow client is what is tested
 			}
 		}()
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -278,6 +280,7 @@ func TestTrickledBodiesAreCut(t *testing.T) {
 			t.Fatalf("%s %s: %v", test.path, test.framing, err)
 		}
 		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
 		if resp.StatusCode != test.status || test.whole && (err != nil || !strings.HasSuffix(test.framing, " "+string(body))) {
 			t.Errorf("%s %s: %d %q %v, want %d", test.path, test.framing, resp.StatusCode, body, err, test.status)
 		}
@@ -298,13 +301,17 @@ func TestTrickledHeadsAreCut(t *testing.T) {
 				if _, err := io.WriteString(conn, piece); err != nil {
 					return
 				}
-				time.Sleep(10 * time.Millisecond) //nolint:forbidigo // a slow client is what is tested
+				time.Sleep(10 * time.Millisecond) // a slow client is what is tested
 			}
 		}()
 		begun := time.Now()
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil || resp.StatusCode != http.StatusRequestTimeout || time.Since(begun) > 5*time.Second {
-			t.Errorf("%q: %v %v after %v", piece, resp, err, time.Since(begun))
+		if err != nil {
+			t.Fatalf("%q: %v after %v", piece, err, time.Since(begun))
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestTimeout || time.Since(begun) > 5*time.Second {
+			t.Errorf("%q: %d after %v", piece, resp.StatusCode, time.Since(begun))
 		}
 	}
 }

@@ -40,17 +40,17 @@ type testCase struct {
 }
 
 // corpus reads the cases of a directory.
-func corpus(t testing.TB, dir string) []testCase {
-	t.Helper()
+func corpus(tb testing.TB, dir string) []testCase {
+	tb.Helper()
 	paths, err := filepath.Glob(filepath.Join("testdata", dir, "*.txt"))
 	if err != nil || len(paths) == 0 {
-		t.Fatalf("no cases in testdata/%s: %v", dir, err)
+		tb.Fatalf("no cases in testdata/%s: %v", dir, err)
 	}
 	var cases []testCase
 	for _, path := range paths {
 		c, err := readCase(path)
 		if err != nil {
-			t.Fatalf("%s: %v", path, err)
+			tb.Fatalf("%s: %v", path, err)
 		}
 		cases = append(cases, c)
 	}
@@ -114,11 +114,11 @@ type recorder struct {
 	received [][]byte
 }
 
-func record(t testing.TB, answer func(int, message) string) *recorder {
-	t.Helper()
+func record(tb testing.TB, answer func(int, message) string) *recorder {
+	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	r := &recorder{Listener: ln, answer: answer}
 	var serving sync.WaitGroup
@@ -131,7 +131,7 @@ func record(t testing.TB, answer func(int, message) string) *recorder {
 			serving.Go(func() { r.serve(conn) })
 		}
 	})
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = ln.Close()
 		serving.Wait()
 	})
@@ -223,8 +223,8 @@ func (sink) PutMetrics(context.Context, vortex.ClientMetrics) error { return nil
 func (sink) PutEdge(context.Context, vortex.EdgeRecord) error       { return nil }
 
 // serve runs an edge before a backend until the test ends, and returns its address.
-func serve(t testing.TB, backend net.Addr, config edge.Config) string {
-	t.Helper()
+func serve(tb testing.TB, backend net.Addr, config edge.Config) string {
+	tb.Helper()
 	addr, _ := backend.(*net.TCPAddr)
 	routers := source{{ClientID: "web", Type: vortex.AppTypeHTTP, Backends: []vortex.Backend{
 		{Instance: "web-1", Address: addr.IP.String(), Port: uint16(addr.Port)},
@@ -237,16 +237,16 @@ func serve(t testing.TB, backend net.Addr, config edge.Config) string {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(ctx) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
+			tb.Errorf("Run: %v", err)
 		}
 	})
 	at := (<-addrs)[0].String()
-	for begun := time.Now(); !e.Status().Synced; time.Sleep(time.Millisecond) { //nolint:forbidigo // waits for a condition
+	for begun := time.Now(); !e.Status().Synced; time.Sleep(time.Millisecond) { // waits for a condition
 		if time.Since(begun) > patience {
-			t.Fatal("the edge took in no routers")
+			tb.Fatal("the edge took in no routers")
 		}
 	}
 	return at
@@ -258,13 +258,13 @@ func impatient() edge.Config {
 }
 
 // dial connects to an edge or another proxy.
-func dial(t testing.TB, network, addr string) net.Conn {
-	t.Helper()
+func dial(tb testing.TB, network, addr string) net.Conn {
+	tb.Helper()
 	conn, err := net.Dial(network, addr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
+	tb.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	return conn
 }

@@ -19,11 +19,11 @@ const (
 
 // hostile is a backend that gives every connection's first request for anything but /second a given answer, and then waits a moment for the next
 // request. To /second it says so.
-func hostile(t testing.TB, answer []byte) net.Addr {
-	t.Helper()
+func hostile(tb testing.TB, answer []byte) net.Addr {
+	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -50,7 +50,7 @@ func hostile(t testing.TB, answer []byte) net.Addr {
 			})
 		}
 	})
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = ln.Close()
 		serving.Wait()
 	})

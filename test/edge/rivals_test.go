@@ -57,7 +57,7 @@ func (r rival) start(t *testing.T, backends []net.Addr) (dir string) {
 	if err != nil {
 		t.Skipf("%s is not installed", r.name)
 	}
-	if dir, err = os.MkdirTemp("", r.name); err != nil { // short, as paths of sockets must be
+	if dir, err = os.MkdirTemp("", r.name); err != nil { //nolint:usetesting // short, as paths of sockets must be
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
@@ -75,7 +75,7 @@ func (r rival) start(t *testing.T, backends []net.Addr) (dir string) {
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
 	t.Cleanup(func() { cancel(); <-ended })
-	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // waits for a condition
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) { // waits for a condition
 		conn, err := net.Dial("unix", socket(dir, len(backends)-1))
 		if err == nil {
 			_ = conn.Close()
@@ -93,7 +93,7 @@ func (r rival) start(t *testing.T, backends []net.Addr) (dir string) {
 }
 
 // TestBesideOthers sends the requests of the corpus through nginx and HAProxy as well, and prints what became of each with -v. It holds them to nothing.
-func TestBesideOthers(t *testing.T) {
+func TestBesideOthers(t *testing.T) { //nolint:tparallel // play ends when both have played
 	t.Parallel()
 	if !testing.Verbose() {
 		t.Skip("prints a table with -v")

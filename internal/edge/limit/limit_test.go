@@ -204,12 +204,19 @@ func TestConns(t *testing.T) {
 	t.Parallel()
 	c := NewConns(2)
 	a, b := Key{low: 1}, Key{low: 2}
-	if !c.Enter(a) || !c.Enter(a) || c.Enter(a) || !c.Enter(b) {
-		t.Error("not two each")
+	for i, want := range []bool{true, true, false} {
+		if c.Enter(a) != want {
+			t.Errorf("connection %d of two is let in: %v", i+1, !want)
+		}
+	}
+	if !c.Enter(b) {
+		t.Error("another address is refused")
 	}
 	c.Leave(a)
-	if !c.Enter(a) || c.Enter(a) {
-		t.Error("not one more after one left")
+	for _, want := range []bool{true, false} {
+		if c.Enter(a) != want {
+			t.Error("not one more after one left")
+		}
 	}
 	c.Set(0)
 	if !c.Enter(a) {

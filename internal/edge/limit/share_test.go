@@ -1,7 +1,7 @@
 package limit
 
 import (
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -40,7 +40,7 @@ func (f *fleet) run(from, seconds int, rates ...int) (perSecond []int) {
 			for len(mail) > 0 && mail[0].at <= now {
 				for i, l := range f.limiters {
 					if i != mail[0].from {
-						l.Learn(fmt.Sprint(mail[0].from), mail[0].uses, now)
+						l.Learn(strconv.Itoa(mail[0].from), mail[0].uses, now)
 					}
 				}
 				mail = mail[1:]
