@@ -136,7 +136,7 @@ func (c testCase) checkResponse(t *testing.T, method string, got []byte, closed 
 		t.Errorf("%s: %q: %v in %q", c.why, c.wire, strictErr, got)
 	case refused:
 		if n := len(strict); n == 0 || strict[n-1].start != status {
-			t.Errorf("%s: %q became %.400q, want %s", c.why, c.wire, got, status)
+			t.Errorf("%s: %.300q became %d bytes that end in %.300q, want %s", c.why, c.wire, len(got), got[max(0, len(got)-300):], status)
 		}
 	default:
 		c.checkSeen(t, strict)
