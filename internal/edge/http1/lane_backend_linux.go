@@ -207,6 +207,10 @@ func (c *client) answer(u *backendConn, buf []byte) {
 			return
 		}
 		if r.status < 200 {
+			if c.interim++; c.interim > maxInterim {
+				c.fail(failResponse)
+				return
+			}
 			if r.status != 100 { // which is for those that asked
 				c.out = append(r.appendTo(c.outBuffer(), nil, policy.Compression{}), '\r', '\n')
 			}

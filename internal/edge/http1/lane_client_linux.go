@@ -44,6 +44,7 @@ type client struct {
 	// Its answer.
 	out       []byte // what is sent next, or is on its way
 	sending   bool
+	interim   int  // responses that came before the final one
 	answering bool // the final response has begun
 	complete  bool // out is its end
 	chunked   bool // its body is sent in chunks
@@ -247,7 +248,7 @@ func (c *client) begin(p *pool.Pool) {
 	l := c.lane
 	c.phase, c.begun, c.began = phaseActive, false, l.now
 	c.deadline = 0
-	c.answering, c.complete = false, false
+	c.interim, c.answering, c.complete = 0, false, false
 	c.join(p)
 	if err := p.Admit(p.Meter.Start(c.began)); err != nil {
 		c.backend.Done()
