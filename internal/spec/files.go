@@ -93,7 +93,7 @@ func twice(documents []Document) []error {
 }
 
 // Files returns path itself when it is a file, else the specs right in that directory: every *.yaml, *.yml and *.json that
-// is not hidden, sorted by name, but not vortex.yaml, which configures the machine. A directory without any is an Invalid error, a path that does not exist NotFound.
+// is not hidden, sorted by name, but not vortex.yaml and edge.yaml, which configure the machine. A directory without any is an Invalid error, a path that does not exist NotFound.
 func Files(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -120,7 +120,7 @@ func Files(path string) ([]string, error) {
 
 // isSpec reports whether a file in a directory is meant to be a spec.
 func isSpec(name string) bool {
-	if strings.HasPrefix(name, ".") || name == "vortex.yaml" {
+	if strings.HasPrefix(name, ".") || name == "vortex.yaml" || name == "edge.yaml" {
 		return false
 	}
 	return slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(name)))

@@ -122,6 +122,16 @@ func TestFaultsNameTheirPlace(t *testing.T) {
 	}
 }
 
+func TestExampleIsGood(t *testing.T) {
+	f, err := Read("../../../examples/edge.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Routes) != 4 || f.BackendCount() != 4 {
+		t.Errorf("%d routes, %d backends", len(f.Routes), f.BackendCount())
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(good))
 	f.Fuzz(func(t *testing.T, data []byte) {
