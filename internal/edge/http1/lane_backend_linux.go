@@ -256,6 +256,7 @@ func (c *client) beginAnswer(u *backendConn, r *response) {
 	c.body = newBody(kind, r.length, false)
 	c.answered(r.status)
 	u.backend.Served(l.now, r.status)
+	u.backend.Took(r.status, time.Duration(l.now-c.began))
 }
 
 // relay passes on what has come of the body.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vortex/internal/edge/limit"
+	"vortex/internal/edge/meter"
 	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 	"vortex/internal/edge/route"
@@ -31,7 +32,8 @@ type client struct {
 	move     func(*conn) bool
 
 	// The request under way.
-	pool    *pool.Pool // of the last request: whose connection this counts as
+	pool    *pool.Pool       // of the last request: whose connection this counts as
+	route   *meter.Responses // of its route
 	want    pool.Want
 	rules   *policy.Exchange // what the route's rules change; nil is nothing
 	request []byte           // as the backend gets it
@@ -203,6 +205,7 @@ func (c *client) take(buf []byte, end int) bool {
 	c.served++
 	c.kind, c.last = r.kind, r.close || l.srv.MaxRequests > 0 && c.served >= l.srv.MaxRequests
 	c.keep(buf[end+size:])
+	c.route = m.Meter
 	c.begin(m.Pool)
 	return true
 }
@@ -289,6 +292,7 @@ func (c *client) answered(status int) {
 	l.srv.Meters.Answered(status)
 	if status != statusLeft {
 		c.pool.Meter.Answered(l.now, status, time.Duration(l.now-c.began))
+		c.route.Observe(status, time.Duration(l.now-c.began))
 	}
 }
 
@@ -480,7 +484,7 @@ func (c *client) moveOn() {
 	c.freeRequest()
 	c.lane.srv.adopt(c.fd, c.listener, func(g *conn) {
 		g.in.buf, g.in.w = c.in, len(c.in)
-		g.head, g.want, g.began, g.phase = request, c.want, c.began, c.phase
+		g.head, g.want, g.began, g.phase, g.route = request, c.want, c.began, c.phase, c.route
 		g.req.kind, g.req.minor, g.req.close, g.req.length = c.kind, 1, c.last, -1
 		g.pool, g.first, g.counted, g.served = c.pool, first, c.counted, c.served
 		g.home, g.plain, g.rules = c.lane, true, c.rules
