@@ -337,7 +337,7 @@ func TestCircuitAnswersAtOnceAndNamesTheLimit(t *testing.T) {
 			resp := h.do(t, client(t), http.MethodGet, "web", "/", nil)
 			body, _ := io.ReadAll(resp.Body)
 			resp.Body.Close()
-			if resp.StatusCode != 503 || resp.Header.Get("X-Vortex-Limit") != test.limit || !strings.Contains(string(body), "OVERLOADED") {
+			if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("X-Vortex-Limit") != test.limit || !strings.Contains(string(body), "OVERLOADED") {
 				t.Errorf("beyond the limit: %d %q %s", resp.StatusCode, resp.Header.Get("X-Vortex-Limit"), body)
 			}
 			if took := time.Since(begun); test.limit != "backend" && took > 250*time.Millisecond {
@@ -411,7 +411,7 @@ func TestRetriesAreBounded(t *testing.T) {
 				return
 			}
 			resp.Body.Close()
-			if limit := resp.Header.Get("X-Vortex-Limit"); resp.StatusCode == 503 && limit == "retries" {
+			if limit := resp.Header.Get("X-Vortex-Limit"); resp.StatusCode == http.StatusServiceUnavailable && limit == "retries" {
 				refused.Add(1)
 			}
 		})
