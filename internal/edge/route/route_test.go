@@ -336,12 +336,12 @@ func raceRemovals(t *testing.T, settings pool.Settings) {
 			}
 		})
 	}
-	steps := 150
+	steps := 60
 	if settings.Balance == pool.Maglev {
 		steps = 15 // making its tables takes long under the race detector
 	}
 	for i := range steps {
-		for before := picks.Load(); picks.Load() < before+100 && !t.Failed(); {
+		for before := picks.Load(); picks.Load() < before+50 && !t.Failed(); {
 			runtime.Gosched()
 		}
 		apply(i + 1)
