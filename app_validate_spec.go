@@ -22,6 +22,7 @@ func (c *checker) ports(s *AppSpec) {
 			c.err(at+".name", CheckName(p.Name))
 			c.unique(names, p.Name, at, ".name")
 		}
+		c.passedOn(s, at, p)
 		if p.HostPort == nil {
 			continue
 		}
@@ -31,8 +32,9 @@ func (c *checker) ports(s *AppSpec) {
 			c.unique(host, p.socket(*p.HostPort), at, ".hostPort")
 		}
 	}
+	c.overlapping(s)
 	kind := cmp.Or(s.Type, AppTypeHTTP)
-	listens := kind == AppTypeHTTP || kind == AppTypeTCP
+	listens := kind == AppTypeHTTP || kind == AppTypeTCP && len(s.Ports) == 0
 	if listens && !slices.ContainsFunc(s.Ports, func(p Port) bool { return p.Protocol != PortProtocolUDP }) {
 		c.add("spec.ports", "expected the port that an app of type %s listens on, got none; "+
 			"add ports: [{containerPort: 8080}], or set type: worker for an app that takes no requests", kind)

@@ -39,7 +39,7 @@ func (RuntimeName) Values() []RuntimeName {
 	return []RuntimeName{RuntimeNameAuto, RuntimeNameOCI, RuntimeNameDocker, RuntimeNameVM, RuntimeNameProcess, RuntimeNameSim}
 }
 
-// PortProtocol is what Port.protocol, RouterPort.protocol may be.
+// PortProtocol is what Port.protocol, RouterPort.protocol, EdgeStream.protocol may be.
 type PortProtocol string
 
 // The values of PortProtocol.
@@ -440,7 +440,7 @@ func (x *Port) SetDefaults() {
 	}
 }
 
-// Forward is what stands in Port.forward, RouterPort.forward.
+// Forward is what stands in Port.forward, RouterPort.forward, EdgeStream.forward.
 // How the edge passes on TCP connections and UDP datagrams.
 type Forward struct {
 	ServerNames           []string        `json:"serverNames,omitempty"`           // TLS, passed through: connections that ask for one of these names; others may share the port
@@ -1041,6 +1041,8 @@ type RouterPort struct {
 	ContainerEndPort *uint16      `json:"container_end_port,omitempty"` // … each port of the range on its own; absent: all of them on container_port
 	Primary          *bool        `json:"primary,omitempty"`            // container_port is the one that each backend's port stands for
 	Name             string       `json:"name,omitempty"`
+	Host             string       `json:"host,omitempty"`    // the address it is opened on; absent: the edge's
+	Trusted          []string     `json:"trusted,omitempty"` // proxies before it whose PROXY protocol is believed; absent: the edge's
 	Forward          *Forward     `json:"forward,omitempty"`
 }
 
@@ -1178,9 +1180,10 @@ type TokenRecord struct {
 // EdgeFile is what stands in no field yet.
 // The file of `vortex edge --config`.
 type EdgeFile struct {
-	Listeners       []EdgeListener `json:"listeners"`
+	Listeners       []EdgeListener `json:"listeners,omitempty"` // for HTTP
 	Routes          []EdgeRoute    `json:"routes,omitempty"`
 	Pools           []EdgePool     `json:"pools,omitempty"`
+	Streams         []EdgeStream   `json:"streams,omitempty"`
 	ResolveSeconds  *float64       `json:"resolveSeconds,omitempty"`  // how often the names of backends are looked up again; default 10
 	Admin           string         `json:"admin,omitempty"`           // answers status and metrics: IP:port, unix:PATH or off; default 127.0.0.1:7071; read at the start
 	Zone            string         `json:"zone,omitempty"`            // where this edge runs, for pools that prefer backends of their zone; read at the start
@@ -1199,6 +1202,9 @@ func (x *EdgeFile) SetDefaults() {
 	}
 	for i0 := range x.Pools {
 		x.Pools[i0].SetDefaults()
+	}
+	for i0 := range x.Streams {
+		x.Streams[i0].SetDefaults()
 	}
 }
 
@@ -1240,6 +1246,27 @@ func (x *EdgeRoute) SetDefaults() {
 	}
 }
 
+// EdgeStream is what stands in EdgeFile.streams.
+// A port of TCP or UDP, or a range of them, and the pool that it is passed on to.
+type EdgeStream struct {
+	Name     string        `json:"name"`
+	Listen   string        `json:"listen"` // IP:port, :port, or a range such as :7000-7010
+	Protocol PortProtocol  `json:"protocol,omitempty"`
+	Pool     string        `json:"pool,omitempty"`     // the name of the pool
+	Backends []EdgeBackend `json:"backends,omitempty"` // or these, which are a pool of the stream's own
+	SamePort *bool         `json:"samePort,omitempty"` // each port of the range leads to one of its own, counted from the backends' on; absent: all to the backends'
+	Trusted  []string      `json:"trusted,omitempty"`  // addresses or prefixes of proxies before the edge, whose PROXY protocol is believed
+	Forward  *Forward      `json:"forward,omitempty"`
+}
+
+// SetDefaults gives every field that is absent and has a default in the schema that value,
+// in what EdgeStream contains too. Call it after decoding.
+func (x *EdgeStream) SetDefaults() {
+	if x.Protocol == "" {
+		x.Protocol = PortProtocolTCP
+	}
+}
+
 // EdgePool is what stands in EdgeFile.pools.
 // Backends that can stand for each other. What is named as in Route means what it means there.
 type EdgePool struct {
@@ -1272,7 +1299,7 @@ func (x *EdgePool) SetDefaults() {
 	}
 }
 
-// EdgeBackend is what stands in EdgeRoute.backends, EdgePool.backends.
+// EdgeBackend is what stands in EdgeRoute.backends, EdgeStream.backends, EdgePool.backends.
 type EdgeBackend struct {
 	Address string  `json:"address"`          // IP:port or name:port; each address of a name is a backend
 	Weight  *uint32 `json:"weight,omitempty"` // its share beside the others'; default 1, 0 is none

@@ -1,6 +1,8 @@
 package client
 
 import (
+	"strconv"
+	"strings"
 	"time"
 
 	"vortex"
@@ -28,9 +30,28 @@ type AppSummary struct {
 	Generation   uint64     `json:"generation"`   // grows with every change a user makes
 	Release      uint64     `json:"release"`      // the one wanted now; 0 before the first
 	Hosts        []string   `json:"hosts,omitempty"`
+	Ports        []EdgePort `json:"ports,omitempty"` // of TCP and UDP, on every edge
 	CreatedAt    time.Time  `json:"created_at"`
 	UpdatedAt    time.Time  `json:"updated_at"`
 	LastScaledAt *time.Time `json:"last_scaled_at"` // null when it never was
+}
+
+// EdgePort is a port, or a range of them, that every edge opens for an app.
+type EdgePort struct {
+	Port          uint16 `json:"port"`
+	EndPort       uint16 `json:"end_port,omitempty"` // the last of a range
+	Protocol      string `json:"protocol"`           // TCP or UDP
+	ContainerPort uint16 `json:"container_port"`
+	Name          string `json:"name,omitempty"`
+}
+
+// String is the port as people write it: 5432/tcp or 7000-7010/udp.
+func (p EdgePort) String() string {
+	s := strconv.Itoa(int(p.Port))
+	if p.EndPort != 0 {
+		s += "-" + strconv.Itoa(int(p.EndPort))
+	}
+	return s + "/" + strings.ToLower(p.Protocol)
 }
 
 // App is an app with its instances and the state of its newest rollout.

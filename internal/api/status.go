@@ -20,6 +20,7 @@ type facts struct {
 	scaled     time.Time
 	containers []client.Container
 	metrics    client.AppMetrics
+	ports      []client.EdgePort
 	requests   map[string]request // by instance
 }
 
@@ -37,6 +38,7 @@ func collect(v kind.View, app *vortex.AppRecord) facts {
 	}
 	f.containers = containersOf(v, app.Name, f.requests)
 	f.metrics = edgeMetrics(v, app.Name)
+	f.ports = edgePorts(v, app.Name)
 	f.scaled = lastScaled(v, app.Name)
 	return f
 }
@@ -102,6 +104,20 @@ func edgeMetrics(v kind.View, app string) (m client.AppMetrics) {
 	return m
 }
 
+// edgePorts are the ports of TCP and UDP that the edges open for an app.
+func edgePorts(v kind.View, app string) (ports []client.EdgePort) {
+	router, ok := kind.Lookup(v, vortex.Routers, app)
+	if !ok {
+		return nil
+	}
+	for _, p := range router.Value.Ports {
+		ports = append(ports, client.EdgePort{
+			Port: p.Port, EndPort: deref(p.EndPort), Protocol: string(p.Protocol), ContainerPort: p.ContainerPort, Name: p.Name,
+		})
+	}
+	return ports
+}
+
 // lastScaled is when the autoscaler or a user last changed an app's count; zero when never.
 func lastScaled(v kind.View, app string) (at time.Time) {
 	if job, ok := kind.Lookup(v, vortex.ScaleJobs, app); ok {
@@ -119,7 +135,7 @@ func lastScaled(v kind.View, app string) (at time.Time) {
 func (f *facts) summary() client.AppSummary {
 	app := f.app
 	s := client.AppSummary{
-		Name: app.Name, Type: string(app.Spec.Spec.Type), Image: imageOf(app), Replicas: f.replicas(), Metrics: f.metrics,
+		Name: app.Name, Type: string(app.Spec.Spec.Type), Image: imageOf(app), Replicas: f.replicas(), Metrics: f.metrics, Ports: f.ports,
 		ScalingMode: string(app.Spec.ScalingMode()), Generation: app.Generation,
 		CreatedAt: app.CreatedAt, UpdatedAt: app.UpdatedAt, LastScaledAt: timeOrNull(f.scaled),
 	}

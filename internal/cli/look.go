@@ -55,10 +55,20 @@ func (a *cli) appList(apps client.AppList) list[client.AppSummary] {
 			{"RELEASE", true, func(app client.AppSummary) string { return strconv.FormatUint(app.Release, 10) }},
 			{"SCALING", true, func(app client.AppSummary) string { return app.ScalingMode }},
 			{"HOSTS", true, func(app client.AppSummary) string { return orDash(strings.Join(app.Hosts, ",")) }},
+			{"PORTS", true, func(app client.AppSummary) string { return orDash(ports(app.Ports)) }},
 			{"AGE", false, func(app client.AppSummary) string { return since(&app.CreatedAt) }},
 			{"MESSAGE", true, func(app client.AppSummary) string { return app.Message }},
 		},
 	}
+}
+
+// ports lists the ports of TCP and UDP on the edges.
+func ports(list []client.EdgePort) string {
+	texts := make([]string, len(list))
+	for i, p := range list {
+		texts[i] = p.String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 func number(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }
@@ -206,6 +216,7 @@ func (a *cli) showApp(ctx context.Context, c *client.Client, app *client.App) er
 	add("Traffic", fmt.Sprintf("%s requests/s, p95 %s, %d connections", number(m.RPS), millis(m.LatencyP95Ms), m.ActiveConnections))
 	add("Use", fmt.Sprintf("CPU %s, memory %s of what it asked for", percent(m.CPUPercent), percent(m.MemoryPercent)))
 	add("Hosts", strings.Join(app.Hosts, ", "))
+	add("Ports", ports(app.Ports))
 	add("Created", since(&app.CreatedAt)+" ago, changed "+since(&app.UpdatedAt)+" ago")
 	a.say("%s", strings.Join(align(rows), "\n"))
 	if shown := alive(app.Containers); len(shown) > 0 {

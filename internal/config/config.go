@@ -62,6 +62,8 @@ type Config struct {
 	Runtime string
 	// DockerHost is the Docker Engine's address; "" is Docker's own default.
 	DockerHost string
+	// EdgeTrusted are the proxies before the edge that are believed: addresses and prefixes, between commas.
+	EdgeTrusted string
 	// NoEdge and NoAgent leave these parts out.
 	NoEdge, NoAgent bool
 	// Rm stops and removes all containers when the process stops.
@@ -173,6 +175,9 @@ func (c *Config) storeProblems() (problems []error) {
 }
 
 func (c *Config) addressProblems() (problems []error) {
+	if _, err := c.TrustedPrefixes(); err != nil {
+		problems = append(problems, err)
+	}
 	for _, addr := range []struct{ key, value string }{
 		{"api.listen", c.API},
 		{"kind.listen", c.Kind},

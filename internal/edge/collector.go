@@ -22,6 +22,7 @@ type collector struct{ edge *Edge }
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	c.edge.meters.Describe(ch)
+	c.edge.ports.Describe(ch)
 	for _, d := range healthMetrics {
 		ch <- d
 	}
@@ -35,6 +36,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	c.edge.meters.Collect(ch)
+	c.edge.ports.Collect(ch)
 	c.edge.collectHealth(ch)
 
 	now := c.edge.server.Now()

@@ -3,7 +3,8 @@
 // A Listener's engine (package http1) reads requests; package route finds the app's Route, its Pool and a Backend; package meter
 // counts; package limit refuses clients that ask too often. The loop here ties them to the store: it applies router records as they
 // come, publishes each app's traffic every second, and publishes which router revision is applied and which removed instances still
-// have requests in flight. That last record is what lets a rollout stop an instance without losing a request.
+// have requests in flight. That last record is what lets a rollout stop an instance without losing a request. Ports of TCP
+// and UDP are package l4's.
 //
 // It guarantees that what is served survives the store: when routers can no longer be watched, the last known ones stay
 // in force, and the edge checks the backends by itself. It never starts or stops anything.
@@ -25,6 +26,7 @@ import (
 	"time"
 
 	"vortex/internal/edge/http1"
+	"vortex/internal/edge/l4"
 	"vortex/internal/edge/limit"
 	"vortex/internal/edge/meter"
 	"vortex/internal/edge/pool"
@@ -66,6 +68,11 @@ type Config struct {
 	Quotas    Quotas           // other edges, to hold limits with; nil is none
 	Accepting func([]net.Addr) // called once Run listens, with the addresses; nil is nothing
 
+	PortHost           string            // the address that ports of TCP and UDP are opened on; "" is every address
+	MaxPortConnections int               // TCP connections on them at the same time; 0 is no limit
+	PortFailed         func(PortFailure) // called once for every port that cannot be opened; must not block; nil is nothing
+	PortContested      func(PortContest) // called once for every port that two apps begin to claim; must not block; nil is nothing
+
 	HoldTimeout     time.Duration // a request waits this long for a backend; 0 is http1.DefaultHoldTimeout, negative not at all
 	MaxHeld         int           // requests of one app that wait for a backend; 0 is pool.DefaultMaxHeld
 	ShutdownTimeout time.Duration // requests in flight may take this long once Run is to end
@@ -102,6 +109,8 @@ type Edge struct {
 	clients *limit.Rule // what every client address may ask for
 	server  *http1.Server
 	prober  *probe.Prober
+	ports   *l4.Server
+	taking  sync.Mutex // held while an update is taken in
 
 	synced    atomic.Bool
 	advanced  atomic.Bool   // routers changed since the metrics' last round
@@ -151,6 +160,7 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 	h.Table, h.Meters, h.Limit, h.Metrics, h.Log, h.Trusted = e.table, e.meters, e.clients, c.Metrics, c.Log, c.Trusted
 	h.HoldTimeout = c.HoldTimeout
 	e.server = http1.New(h)
+	e.ports = e.newPorts()
 	return e
 }
 
@@ -199,7 +209,14 @@ func (e *Edge) Run(ctx context.Context) error {
 		loops.Go(func() { e.watchQuotas(background) })
 	}
 
+	open, closePorts := context.WithCancel(ctx)
+	defer closePorts()
+	var ports sync.WaitGroup
+	ports.Go(func() { _ = e.ports.Run(open) }) // it has no error but the end of its context
+
 	err := e.serve(ctx)
+	closePorts()
+	ports.Wait()
 	e.shutdown(ctx)
 	end()
 	loops.Wait()
@@ -214,9 +231,16 @@ func (e *Edge) Run(ctx context.Context) error {
 func (e *Edge) shutdown(ctx context.Context) {
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.config.ShutdownTimeout)
 	defer cancel()
+	var both sync.WaitGroup
+	both.Go(func() {
+		if err := e.ports.Shutdown(patience); err != nil {
+			e.log.WarnContext(ctx, "Connections cut at shutdown", "err", err)
+		}
+	})
 	if err := e.server.Shutdown(patience); err != nil {
 		e.log.WarnContext(ctx, "Requests cut at shutdown", "err", err)
 	}
+	both.Wait()
 }
 
 // sweep closes connections to backends that nobody has used for a while: a safety net, the only thing here that polls.

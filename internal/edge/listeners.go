@@ -26,6 +26,7 @@ type listeners struct {
 	open  []*listener
 	group *errgroup.Group // serves them; nil before Run
 	ended bool
+	told  bool // by SetListeners where to listen
 }
 
 // listener is an open one.
@@ -65,7 +66,7 @@ func (e *Edge) SetListeners(ctx context.Context, wanted []Listener) error {
 		next[i].settings.Set(w.Name, w.Trusted)
 	}
 	gone := slices.DeleteFunc(s.open, func(l *listener) bool { return slices.Contains(next, l) })
-	s.open = next
+	s.open, s.told = next, true
 	for _, l := range fresh {
 		e.start(l)
 	}
@@ -124,10 +125,17 @@ func (e *Edge) start(l *listener) {
 	})
 }
 
+// told reports whether SetListeners said where to listen.
+func (e *Edge) told() bool {
+	e.listeners.mu.Lock()
+	defer e.listeners.mu.Unlock()
+	return e.listeners.told
+}
+
 // openConfigured opens what Config names, or nothing.
 func (e *Edge) openConfigured(ctx context.Context) error {
 	addresses := e.config.Listen
-	if len(addresses) == 0 && len(e.config.Listeners) == 0 && len(e.Addrs()) == 0 {
+	if len(addresses) == 0 && len(e.config.Listeners) == 0 && !e.told() {
 		addresses = []string{DefaultListen}
 	}
 	var opened []*listener

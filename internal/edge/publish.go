@@ -52,7 +52,9 @@ func (e *Edge) publishDrain(ctx context.Context) {
 }
 
 func (e *Edge) edgeRecord() vortex.EdgeRecord {
+	e.taking.Lock()
 	revision, busy := e.table.Drain()
+	e.taking.Unlock()
 	return vortex.EdgeRecord{ID: e.config.ID, Node: e.config.Node, Address: e.config.Address, Revision: revision, Busy: busy}
 }
 
@@ -94,7 +96,7 @@ func (e *Edge) publishApps(ctx context.Context, waiting bool) {
 	present := map[string]bool{}
 	for _, pool := range e.table.Pools() {
 		present[pool.App] = true
-		if waiting && pool.Held() == 0 {
+		if waiting && e.held(pool) == 0 {
 			continue
 		}
 		last, known := e.published[pool.App]

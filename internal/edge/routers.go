@@ -76,6 +76,8 @@ func (e *Edge) watch(ctx context.Context) {
 
 // Take applies one update. The loop does so by itself; this is for whoever feeds an Edge by hand.
 func (e *Edge) Take(ctx context.Context, u RouterUpdate) {
+	e.taking.Lock() // a revision is published only when the ports have it too
+	defer e.taking.Unlock()
 	if len(u.Changes) > 0 {
 		e.advanced.Store(true)
 	}
@@ -91,32 +93,33 @@ func (e *Edge) Take(ctx context.Context, u RouterUpdate) {
 			}
 		}
 		e.table.Reset(apps, u.Revision)
+		e.takePorts(apps, u)
 		e.synced.Store(true)
 		signal(e.drained)
 		return
 	}
 	changes := make([]route.Change, 0, len(u.Changes))
+	apps := make([]route.App, 0, len(u.Changes))
 	for _, change := range u.Changes {
 		c := route.Change{Name: change.App}
 		if change.Router != nil {
-			app := e.changed(ctx, change)
-			c.App = &app
+			apps = append(apps, e.changed(ctx, change))
+			c.App = &apps[len(apps)-1]
 		}
 		changes = append(changes, c)
 	}
 	e.table.Update(changes, u.Revision)
+	e.takePorts(apps, u)
 }
 
 // Apply takes in one app's router at a revision. The loop does so by itself; this is for whoever feeds an Edge by hand.
 func (e *Edge) Apply(r vortex.RouterRecord, revision uint64) {
-	e.table.Apply(e.app(context.Background(), r), revision)
-	signal(e.checks)
+	e.Take(context.Background(), RouterUpdate{Revision: revision, Changes: []RouterChange{{App: r.ClientID, Router: &r}}})
 }
 
 // Remove takes in that an app's router was deleted at a revision.
 func (e *Edge) Remove(app string, revision uint64) {
-	e.table.Remove(app, revision)
-	signal(e.checks)
+	e.Take(context.Background(), RouterUpdate{Revision: revision, Changes: []RouterChange{{App: app}}})
 }
 
 // changed translates what became of an app.

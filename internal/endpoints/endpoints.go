@@ -1,4 +1,5 @@
-// Package endpoints keeps router:<app>: the backends that requests for an app may be sent to, and how they get there.
+// Package endpoints keeps router:<app>: the backends that requests for an app may be sent to, how they get there, and the
+// ports of TCP and UDP that the edges open for it.
 //
 // It watches apps, instances, containers, liveness and the nodes' zones. An instance is a backend exactly while it is wanted, runs,
 // is healthy, and its node is not suspected; the moment any of that ends, the next commit takes it out.
@@ -10,6 +11,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +25,8 @@ import (
 type Endpoints struct {
 	Writer kind.Writer
 	Log    *slog.Logger
+
+	FirstPort func() uint16 // the first port of the edges to give to apps of TCP and UDP; nil is the setting's default
 }
 
 // Run keeps the routers until ctx ends.
@@ -42,10 +46,12 @@ func (e *Endpoints) Run(ctx context.Context) error {
 func (e *Endpoints) tick(ctx context.Context, changes loop.Changes) (time.Duration, error) {
 	var ops []kind.Op
 	var err error
+	first := e.firstPort()
 	e.Writer.Store.View(func(v kind.View) {
-		for name := range affected(v, changes) {
+		p := &ports{view: v, first: first}
+		for _, name := range slices.Sorted(maps.Keys(affected(v, changes))) {
 			var op *kind.Op
-			if op, err = rewrite(v, name); err != nil {
+			if op, err = e.rewrite(ctx, v, p, name); err != nil {
 				return
 			}
 			if op != nil {
@@ -119,7 +125,7 @@ func appOf(ev kind.Event) string {
 }
 
 // rewrite returns the write that makes an app's router true, nil when it is.
-func rewrite(v kind.View, name string) (*kind.Op, error) {
+func (e *Endpoints) rewrite(ctx context.Context, v kind.View, p *ports, name string) (*kind.Op, error) {
 	current, exists := v.Get(vortex.Routers.Key(name))
 	app, ok := kind.Lookup(v, vortex.Apps, name)
 	if !ok || app.Value.Spec.Spec.Type == vortex.AppTypeWorker {
@@ -130,6 +136,7 @@ func rewrite(v kind.View, name string) (*kind.Op, error) {
 		return &op, nil
 	}
 	wanted := router(v, app.Value)
+	wanted.Ports = p.of(ctx, e, app.Value)
 	if wanted.Sticky != nil {
 		old, _ := kind.Lookup(v, vortex.Routers, name)
 		wanted.StickyKey = stickyKey(old.Value)
@@ -147,7 +154,7 @@ func router(v kind.View, app *vortex.AppRecord) vortex.RouterRecord {
 	rec.SetRoute(app.Spec.Route)
 	rec.SetHealthCheck(&app.Spec)
 	for _, in := range kind.Find(v, vortex.Instances, "client_id", app.Name) {
-		if b, ok := backend(v, in.Value); ok {
+		if b, ok := backend(v, in.Value, app.Spec.MainPort()); ok {
 			rec.Backends = append(rec.Backends, b)
 		}
 	}
@@ -168,12 +175,19 @@ func stickyKey(current *vortex.RouterRecord) []byte {
 	return key
 }
 
-// backend returns an instance as a backend, false when requests may not be sent to it.
-func backend(v kind.View, in *vortex.InstanceRecord) (vortex.Backend, bool) {
+// backend returns an instance as a backend, false when requests may not be sent to it. port is where it listens if its container does not say:
+// one that has UDP alone does not.
+func backend(v kind.View, in *vortex.InstanceRecord, port uint16) (vortex.Backend, bool) {
 	c, ok := kind.Lookup(v, vortex.Containers, in.ID)
 	if !ok || in.Wanted != vortex.WantedStateRunning ||
 		c.Value.Status != vortex.ContainerStatusRunning || c.Value.Health != vortex.HealthHealthy ||
-		c.Value.Port == nil || c.Value.IPAddress == "" {
+		c.Value.IPAddress == "" {
+		return vortex.Backend{}, false
+	}
+	if c.Value.Port != nil {
+		port = *c.Value.Port
+	}
+	if port == 0 {
 		return vortex.Backend{}, false
 	}
 	live, ok := kind.Lookup(v, vortex.Liveness, c.Value.Node)
@@ -181,7 +195,7 @@ func backend(v kind.View, in *vortex.InstanceRecord) (vortex.Backend, bool) {
 		return vortex.Backend{}, false
 	}
 	b := vortex.Backend{
-		Instance: in.ID, Address: c.Value.IPAddress, Port: *c.Value.Port, Node: c.Value.Node, Release: &in.Release,
+		Instance: in.ID, Address: c.Value.IPAddress, Port: port, Node: c.Value.Node, Release: &in.Release,
 	}
 	if node, ok := kind.Lookup(v, vortex.Nodes, c.Value.Node); ok {
 		b.Zone = node.Value.Labels[vortex.ZoneLabel]

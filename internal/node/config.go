@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -44,6 +45,9 @@ type Config struct {
 	Token string
 	// Runtime is the driver of apps that name none; "" or "auto" chooses the best this machine has.
 	Runtime string
+	// Trusted are the proxies before the edge whose X-Forwarded-For and PROXY protocol are believed.
+	Trusted []netip.Prefix
+
 	// NoAgent and NoEdge leave these parts out.
 	NoAgent, NoEdge bool
 	// Settings are the limits of vortex.yaml.

@@ -32,6 +32,10 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 	removeRunFile := func() {}
 	defer func() { removeRunFile() }()
 	started := time.Now().UTC()
+	trusted, err := cfg.TrustedPrefixes()
+	if err != nil {
+		return err
+	}
 	n, err := New(Config{
 		Data: cfg.Data, Name: cfg.Name, Labels: cfg.Labels,
 		API: cfg.API, Kind: cfg.Kind, Edge: cfg.Edge,
@@ -43,6 +47,7 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 		MaxKeyBytes: int(cfg.MaxKeyBytes), MaxValueBytes: int(cfg.MaxValueBytes), MaxConnections: int(cfg.MaxConnections),
 		Backups: Backups{Dir: cfg.BackupDir, Every: cfg.BackupEvery, Keep: int(cfg.BackupKeep), Ship: !cfg.NoBackupLog},
 		Runtime: cfg.Runtime, DockerHost: cfg.DockerHost,
+		Trusted: trusted,
 		NoAgent: cfg.NoAgent, NoEdge: cfg.NoEdge, Remove: cfg.Rm,
 		Settings: cfg.Settings, Version: d.Version, Commit: d.Commit, Log: log,
 		Ready: func(a Addresses) {

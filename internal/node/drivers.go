@@ -28,7 +28,8 @@ type drivers struct {
 	def     string
 	network *network.Network // nil without the oci driver
 
-	firstPort func() uint16 // of the node's ports given to instances
+	firstPort func() uint16                 // of the node's ports given to instances
+	reserved  func() func(port uint16) bool // which of them are the edges'
 }
 
 // The names of the drivers, as App specs give them.
@@ -41,8 +42,8 @@ const (
 
 // openDrivers opens every runtime that works here. The one of cfg.Runtime must; without one the best is the
 // default: oci, else docker, else process.
-func openDrivers(ctx context.Context, cfg Config, store *image.Store, parts *stack, firstPort func() uint16) (*drivers, error) {
-	d := &drivers{byName: map[string]runtime.Driver{}, firstPort: firstPort}
+func openDrivers(ctx context.Context, cfg Config, store *image.Store, parts *stack, firstPort func() uint16, reserved func() func(uint16) bool) (*drivers, error) {
+	d := &drivers{byName: map[string]runtime.Driver{}, firstPort: firstPort, reserved: reserved}
 	openers := []struct {
 		name string
 		open func(context.Context, Config, *image.Store, *stack) (runtime.Driver, error)
@@ -172,7 +173,7 @@ func openDocker(ctx context.Context, cfg Config, store *image.Store, _ *stack) (
 func (d *drivers) openProcess(ctx context.Context, cfg Config, store *image.Store, _ *stack) (runtime.Driver, error) {
 	return process.Open(ctx, process.Config{
 		Root: filepath.Join(cfg.Data, "process"), Log: cfg.Log.With("component", "process"),
-		Images: roots{store}, FirstPort: d.firstPort,
+		Images: roots{store}, FirstPort: d.firstPort, Reserved: d.reserved,
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"net"
 	"strings"
 
 	"vortex"
@@ -101,6 +102,52 @@ func (n *Node) contested(c edge.Contest) {
 		Message: fmt.Sprintf("%s%s is claimed by %s too, which gets its requests: give one of them another host or path", c.Host, c.Path, c.Winner),
 		Cause:   vortex.Routers.Key(c.Winner),
 	})
+}
+
+// portFailed tells the app whose port is not open here.
+func (n *Node) portFailed(f edge.PortFailure) {
+	n.events.Record(vortex.EventRecord{
+		Severity: vortex.SeverityWarning, Component: "edge", Type: "PortNotOpened", ClientID: f.App, Node: n.cfg.Name,
+		Message: fmt.Sprintf("the edge of %s cannot open %s port %d: %v", n.cfg.Name, f.Protocol, f.Port, f.Err),
+		Cause:   vortex.Routers.Key(f.App),
+	})
+}
+
+// portContested tells the app that does not get a port that another one has it.
+func (n *Node) portContested(c edge.PortContest) {
+	what := "is"
+	if c.Name != "" {
+		what = "and server name " + c.Name + " are"
+	}
+	n.events.Record(vortex.EventRecord{
+		Severity: vortex.SeverityWarning, Component: "edge", Type: "PortContested", ClientID: c.Loser, Node: n.cfg.Name,
+		Message: fmt.Sprintf("%s port %d %s claimed by %s too, which gets its connections: give one of them another edgePort or other serverNames", c.Protocol, c.Port, what, c.Winner),
+		Cause:   vortex.Routers.Key(c.Winner),
+	})
+}
+
+// edgePorts tells which ports the edges have for apps: no instance may take them.
+func (n *Node) edgePorts() func(port uint16) bool {
+	taken := map[uint16]bool{}
+	n.store.View(func(v kind.View) {
+		for _, r := range kind.List(v, vortex.Routers) {
+			for i := range r.Value.Ports {
+				for port := int(r.Value.Ports[i].Port); port <= int(r.Value.Ports[i].LastPort()); port++ {
+					taken[uint16(port)] = true //nolint:gosec // it is between two ports
+				}
+			}
+		}
+	})
+	return func(port uint16) bool { return taken[port] }
+}
+
+// hostOf is the host of an address, "" when it is every one.
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return ""
+	}
+	return host
 }
 
 // publisher writes what the edge says.

@@ -42,7 +42,9 @@ func (c *control) lead(ctx context.Context, w kind.Writer) error {
 		&autoscale.Autoscaler{Writer: w, Settings: c.settings, Events: c.events, Log: component("autoscaler")},
 		&deploy.Deployer{Writer: w, Settings: c.settings, Events: c.events, Log: component("rollout")},
 		&placement.Placer{Writer: w, Events: c.events, Log: component("scheduler")},
-		&endpoints.Endpoints{Writer: w, Log: component("endpoints")},
+		&endpoints.Endpoints{
+			Writer: w, Log: component("endpoints"), FirstPort: func() uint16 { return startingPort(c.store, c.settings) },
+		},
 		&nodes.Monitor{Writer: w, Heartbeats: c.beats, Events: c.events, Log: component("nodes")},
 	}
 	if c.backups.Dir != "" {

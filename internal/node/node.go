@@ -208,7 +208,7 @@ func (n *Node) startAgent(ctx context.Context) error {
 	}
 	n.parts.closer("images", n.images.Close)
 	n.parts.start("image collection", n.collectImages)
-	if n.drivers, err = openDrivers(ctx, n.cfg, n.images, n.parts, n.startingPort); err != nil {
+	if n.drivers, err = openDrivers(ctx, n.cfg, n.images, n.parts, n.startingPort, n.edgePorts); err != nil {
 		return err
 	}
 	n.agent, err = agent.New(agent.Config{
@@ -251,6 +251,7 @@ func (n *Node) startEdge(ctx context.Context) error {
 		ID: n.cfg.Name, Node: n.cfg.Name, Zone: n.cfg.Labels[vortex.ZoneLabel], Address: n.addrs.Edge, Listeners: []net.Listener{l},
 		Limit:   limit.Config{Limit: n.cfg.Settings.RateLimit, Window: n.cfg.Settings.RateWindow},
 		Metrics: n.metrics(), Log: n.component("edge"), Contested: n.contested, Quotas: quotas{n.store}, Away: n.store.Stale,
+		Trusted: n.cfg.Trusted, PortHost: hostOf(n.cfg.Edge), PortFailed: n.portFailed, PortContested: n.portContested,
 	}, routers{n.store}, publisher{n.store})
 	n.registry.MustRegister(n.edge.Collector())
 	n.parts.start("edge", n.edge.Run)

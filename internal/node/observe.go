@@ -129,12 +129,15 @@ func (n *Node) reservedPorts() map[uint16]string {
 }
 
 // startingPort is the first of the node's ports to give to instances now.
-func (n *Node) startingPort() uint16 {
-	entry, err := kind.Get(n.store, vortex.Settings, settings.ID)
+func (n *Node) startingPort() uint16 { return startingPort(n.store, n.cfg.Settings) }
+
+// startingPort is the first port to give to instances on a node, and to apps on the edges, now.
+func startingPort(store *kind.Store, configured settings.Settings) uint16 {
+	entry, err := kind.Get(store, vortex.Settings, settings.ID)
 	if err != nil {
-		return n.cfg.Settings.StartingPort
+		return configured.StartingPort
 	}
-	return n.cfg.Settings.With(entry.Value).StartingPort
+	return configured.With(entry.Value).StartingPort
 }
 
 // followRateLimit hands changed settings to the edge.

@@ -20,6 +20,7 @@
 package l4
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -203,7 +204,7 @@ func (s *Server) plan() {
 	for _, app := range slices.Sorted(maps.Keys(s.apps)) {
 		for _, svc := range s.apps[app] {
 			for i := range svc.size() {
-				key := portKey{svc.Protocol, svc.First + uint16(i)}
+				key := portKey{svc.Protocol, svc.First + uint16(i), cmp.Or(svc.Host, s.Host)}
 				claims[key] = append(claims[key], target{svc, svc.poolAt(i)})
 			}
 		}
@@ -219,6 +220,13 @@ func (s *Server) plan() {
 			found[Contest{key.Protocol, key.Number, name, winner, loser}] = true
 		})
 		routes.head = s.HeadTimeout
+		for _, t := range list {
+			if trusted := t.service.Trusted; trusted != nil {
+				routes.trusted = append(routes.trusted, trusted...)
+			} else {
+				routes.trusted = append(routes.trusted, s.Trusted...)
+			}
+		}
 		p.app = list[0].service.App
 		p.routes.Store(routes)
 	}
@@ -235,13 +243,15 @@ func (s *Server) plan() {
 	s.contests = found
 }
 
-// Held returns the connections to an app that wait for a backend.
+// Held returns the connections to an app that wait for a backend of the services' own pools.
 func (s *Server) Held(app string) (n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, svc := range s.apps[app] {
 		for _, p := range svc.pools {
-			n += p.Held()
+			if p != svc.Pool {
+				n += p.Held()
+			}
 		}
 	}
 	return n
@@ -366,15 +376,16 @@ func (s *Server) sweep(ctx context.Context) {
 }
 
 // trusts reports whether a proxy is believed.
-func (s *Server) trusts(a netip.Addr) bool {
+func (r *routes) trusts(a netip.Addr) bool {
 	a = a.Unmap()
-	return slices.ContainsFunc(s.Trusted, func(p netip.Prefix) bool { return p.Contains(a) })
+	return slices.ContainsFunc(r.trusted, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // PortStatus is one port as it is now.
 type PortStatus struct {
 	App      string // the first that claims it
 	Protocol Protocol
+	Host     string // "" is every address
 	Port     uint16
 	Open     bool
 	Err      string // why it is not open
@@ -390,7 +401,7 @@ func (s *Server) Status() []PortStatus {
 		list = append(list, p.status())
 	}
 	slices.SortFunc(list, func(a, b PortStatus) int {
-		return portKey{a.Protocol, a.Port}.compare(portKey{b.Protocol, b.Port})
+		return portKey{a.Protocol, a.Port, a.Host}.compare(portKey{b.Protocol, b.Port, b.Host})
 	})
 	return list
 }

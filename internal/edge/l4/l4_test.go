@@ -20,7 +20,13 @@ import (
 	"vortex/internal/edge/pool"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if what := os.Getenv(serveEnv); what != "" {
+		serveForBench(what)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // harness is a running server.
 type harness struct {

@@ -2,6 +2,7 @@ package l4
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ type routes struct {
 	rest     []target            // for every other name and for none; the last one may be for every protocol
 	peek     bool                // the target depends on a ClientHello
 	accept   Acceptance
+	trusted  []netip.Prefix
 	head     time.Duration // a client may take that long to say what the target depends on
 }
 

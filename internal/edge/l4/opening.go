@@ -49,7 +49,7 @@ var alertNoName = []byte{21, 3, 1, 0, 2, 2, 112}
 
 // decide finds the target, and reads no more than it needs for that.
 func (o *opening) decide() error {
-	trusted := o.routes.accept != AcceptNever && o.conn.port.server.trusts(o.peer.Addr())
+	trusted := o.routes.accept != AcceptNever && o.routes.trusts(o.peer.Addr())
 	if o.routes.accept == AcceptRequired && !trusted {
 		return errStranger
 	}

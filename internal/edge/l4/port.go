@@ -29,7 +29,7 @@ type port struct {
 }
 
 func (p *port) status() PortStatus {
-	st := PortStatus{App: p.app, Protocol: p.Protocol, Port: p.Number, Open: p.open, Counts: p.traffic.Counts()}
+	st := PortStatus{App: p.app, Protocol: p.Protocol, Host: p.Host, Port: p.Number, Open: p.open, Counts: p.traffic.Counts()}
 	if p.err != nil {
 		st.Err = p.err.Error()
 	}
@@ -37,7 +37,7 @@ func (p *port) status() PortStatus {
 }
 
 // address is where the port listens.
-func (p *port) address() string { return net.JoinHostPort(p.server.Host, strconv.Itoa(int(p.Number))) }
+func (p *port) address() string { return net.JoinHostPort(p.Host, strconv.Itoa(int(p.Number))) }
 
 // listen opens the port, and serves it on goroutines of serving until it is closed.
 func (p *port) listen(ctx context.Context, serving *sync.WaitGroup) error {

@@ -42,6 +42,7 @@ const (
 // Service is a port of the edge, or a range of them, that leads to one app.
 type Service struct {
 	App         string
+	Host        string // the address to listen on; "" is Config.Host
 	Protocol    Protocol
 	First, Last uint16 // the port, or the range
 	// Spread leads each port of the range to a port of its own: the n-th to the n-th from each endpoint's on. Otherwise all
@@ -49,14 +50,17 @@ type Service struct {
 	Spread    bool
 	Settings  pool.Settings // how it balances
 	Endpoints []pool.Endpoint
+	// Pool is where all of it leads instead of Endpoints: somebody else's, who fills it.
+	Pool *pool.Pool
 
 	// Names and ALPN are the connections it takes of a port that others take from too: those that ask for one of the names,
 	// such as db.example.com or *.example.com, and offer one of the protocols. None is all.
 	Names []string
 	ALPN  []string
 
-	Accept    Acceptance // of the PROXY protocol; where services share a port the strictest counts
-	SendProxy int        // the version of the PROXY protocol sent to backends; 0 is none
+	Accept    Acceptance     // of the PROXY protocol; where services share a port the strictest counts
+	Trusted   []netip.Prefix // who is believed; nil is Config.Trusted
+	SendProxy int            // the version of the PROXY protocol sent to backends; 0 is none
 
 	ConnectTimeout time.Duration // TCP; 0 is DefaultConnectTimeout
 	IdleTimeout    time.Duration // nothing came either way; 0 is DefaultIdleTimeout, for UDP DefaultSessionTimeout
@@ -77,6 +81,9 @@ func (s *Server) newService(want Service) *service {
 		n = svc.size()
 	}
 	for range n {
+		if want.Pool != nil {
+			break
+		}
 		svc.pools = append(svc.pools, s.Fleet.New(want.App))
 	}
 	return svc
@@ -91,7 +98,11 @@ func (s *service) with(want Service) *service {
 	setDefault(&want.IdleTimeout, DefaultIdleTimeout)
 	setDefault(&want.MaxSessions, DefaultMaxSessions)
 	want.Last = max(want.Last, want.First)
-	return &service{Service: want, pools: s.pools, waking: s.waking}
+	next := &service{Service: want, pools: s.pools, waking: s.waking}
+	if want.Pool != nil {
+		next.pools = []*pool.Pool{want.Pool}
+	}
+	return next
 }
 
 // wakeBackend waits for a backend as a TCP connection would, so that an app that was scaled to none is started. The datagram that asked
@@ -111,6 +122,7 @@ func (s *service) wakeBackend(server *Server, p *pool.Pool) {
 // sameShape reports whether the pools of s are those of want.
 func (s *service) sameShape(want *Service) bool {
 	return s.Protocol == want.Protocol && s.First == want.First && s.Last == max(want.Last, want.First) && s.Spread == want.Spread &&
+		s.Host == want.Host && (s.Pool == nil) == (want.Pool == nil) &&
 		slices.Equal(s.Names, want.Names) && slices.Equal(s.ALPN, want.ALPN)
 }
 
@@ -118,7 +130,7 @@ func (s *service) size() int { return int(s.Last) - int(s.First) + 1 }
 
 // poolAt is the pool of the port so many above the first.
 func (s *service) poolAt(offset int) *pool.Pool {
-	if s.Spread {
+	if len(s.pools) > 1 {
 		return s.pools[offset]
 	}
 	return s.pools[0]
@@ -126,6 +138,9 @@ func (s *service) poolAt(offset int) *pool.Pool {
 
 // fill gives the pools their backends.
 func (s *service) fill(fleet *pool.Fleet) {
+	if s.Pool != nil {
+		return
+	}
 	for i, p := range s.pools {
 		endpoints := s.Endpoints
 		if i > 0 {
@@ -142,8 +157,9 @@ func (s *service) fill(fleet *pool.Fleet) {
 type portKey struct {
 	Protocol Protocol
 	Number   uint16
+	Host     string
 }
 
 func (k portKey) compare(o portKey) int {
-	return cmp.Or(cmp.Compare(k.Number, o.Number), cmp.Compare(k.Protocol, o.Protocol))
+	return cmp.Or(cmp.Compare(k.Number, o.Number), cmp.Compare(k.Protocol, o.Protocol), cmp.Compare(k.Host, o.Host))
 }

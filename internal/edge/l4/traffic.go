@@ -74,7 +74,7 @@ var (
 	backendLabels = []string{"app", "instance"}
 
 	portDescs    = describe("port", "by port", portLabels)
-	backendDescs = describe("backend", "by backend", backendLabels)
+	backendDescs = describe("port_backend", "by backend", backendLabels)
 )
 
 // describe returns the metrics of Counts in the order of their fields.

@@ -137,6 +137,19 @@ func NewTable(c Config) *Table {
 	return t
 }
 
+// PoolOf returns an app's pool, nil when there is no such app.
+func (t *Table) PoolOf(app string) *pool.Pool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.apps[app]; e != nil {
+		return e.pool
+	}
+	return nil
+}
+
+// Fleet is where the table's pools are from, for pools beside it that drain with them.
+func (t *Table) Fleet() *pool.Fleet { return t.fleet }
+
 // Match finds the app that answers a request; see routes.match for the order. host is in lower case, without
 // port and trailing dot; path is as sent, without its query.
 func (t *Table) Match(host, path []byte) Match { return t.MatchOn("", host, path, nil) }

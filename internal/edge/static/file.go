@@ -149,6 +149,7 @@ func (f *File) Problems() []vortex.Problem {
 	f.checkListeners()
 	f.checkPools()
 	f.checkRoutes()
+	f.checkStreams()
 	return f.problems
 }
 
@@ -204,7 +205,7 @@ func (f *File) checkName(at, name string, seen map[string]int, index int) {
 func item(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
 
 func (f *File) checkListeners() {
-	if len(f.Listeners) == 0 {
+	if len(f.Listeners) == 0 && len(f.Streams) == 0 {
 		f.add("listeners", `expected at least one, as in {name: web, address: ":8080"}`)
 	}
 	names, addresses := map[string]int{}, map[string]int{}

@@ -98,6 +98,9 @@ func (f *File) plan(addresses func(name string) []netip.Addr, key []byte) (plan,
 		}
 		p.routers.Changes = append(p.routers.Changes, change)
 	}
+	for i := range f.Streams {
+		p.routers.Changes = append(p.routers.Changes, f.stream(&f.Streams[i], addresses))
+	}
 	return p, nil
 }
 

@@ -57,6 +57,9 @@ func namesOf(f *File) []string {
 	for i := range f.Routes {
 		add(f.Routes[i].Backends)
 	}
+	for i := range f.Streams {
+		add(f.Streams[i].Backends)
+	}
 	slices.Sort(list)
 	return slices.Compact(list)
 }

@@ -162,7 +162,7 @@ func (s *Static) take(ctx context.Context, data []byte) error {
 	s.state.Reloads++
 	s.state.LoadedAt, s.state.RefusedAt, s.state.Error = time.Now(), time.Time{}, nil
 	s.log.InfoContext(ctx, "Configuration in force", "file", s.config.File,
-		"listeners", len(file.Listeners), "routes", len(file.Routes), "pools", len(file.Pools))
+		"listeners", len(file.Listeners), "routes", len(file.Routes), "streams", len(file.Streams), "pools", len(file.Pools))
 	return nil
 }
 

@@ -55,6 +55,8 @@ type Config struct {
 
 	Images    Images        // nil: only programs of the node
 	FirstPort func() uint16 // the lowest port given to an instance, asked each time; nil is 3000
+
+	Reserved func() func(port uint16) bool // asked each time: which ports are others'; nil is none
 }
 
 // Driver runs host processes. It implements runtime.Driver, runtime.Statter and io.Closer.
@@ -252,11 +254,15 @@ func (h *host) freePort(id string) (uint16, error) {
 	if h.cfg.FirstPort != nil {
 		first = max(1, h.cfg.FirstPort())
 	}
+	reserved := func(uint16) bool { return false }
+	if h.cfg.Reserved != nil {
+		reserved = h.cfg.Reserved()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for number := int(first); number <= math.MaxUint16; number++ {
 		port := uint16(number)
-		if h.ports[port] != "" || !listenable(port) {
+		if h.ports[port] != "" || reserved(port) || !listenable(port) {
 			continue
 		}
 		h.ports[port] = id
