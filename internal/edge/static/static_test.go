@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -258,7 +259,7 @@ func TestTakenAddressIsRefusedWhole(t *testing.T) {
 	first := fmt.Sprintf(one, fmt.Sprint("127.0.0.1:", a))
 	w := start(t, Config{}, first)
 	second := strings.Replace(first, "]\n", fmt.Sprintf(", {name: second, address: %q}]\n", taken.Addr()), 1)
-	w.write(t, strings.Replace(second, fmt.Sprint(a), fmt.Sprint(b), 1))
+	w.write(t, strings.Replace(second, strconv.Itoa(a), strconv.Itoa(b), 1))
 	w.await(t, "the refusal", func(s State) bool { return s.Error != nil })
 	if err := w.State().Error.Error(); !strings.Contains(err, "another program does") {
 		t.Errorf("refused with %s", err)

@@ -29,13 +29,13 @@ func watch(ctx context.Context, file string, log *slog.Logger) <-chan struct{} {
 		if w != nil {
 			defer w.Close()
 		}
-		tell(ctx, w, file, changed)
+		tell(ctx, w, file, changed, log)
 	}()
 	return changed
 }
 
 // tell tells of changes until ctx ends. w may be nil.
-func tell(ctx context.Context, w *fsnotify.Watcher, file string, changed chan<- struct{}) {
+func tell(ctx context.Context, w *fsnotify.Watcher, file string, changed chan<- struct{}, log *slog.Logger) {
 	var events <-chan fsnotify.Event
 	var errs <-chan error
 	if w != nil {
@@ -61,7 +61,8 @@ func tell(ctx context.Context, w *fsnotify.Watcher, file string, changed chan<- 
 			}
 			quiet.Reset(max(0, min(settleTime, patience-time.Since(since))))
 			continue
-		case <-errs: // events were lost: look
+		case err := <-errs: // events were lost: look
+			log.DebugContext(ctx, "Changes of the file were lost, looking at it", "file", file, "err", err)
 		case <-quiet.C:
 		case <-again.C:
 		}
