@@ -10,10 +10,6 @@ import (
 
 const someHash = "$2y$05$abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ."
 
-func yes() *bool { v := true; return &v }
-
-func status(n uint16) *uint16 { return &n }
-
 func TestRouteProblems(t *testing.T) {
 	t.Parallel()
 	for want, r := range map[string]Route{
@@ -28,9 +24,9 @@ func TestRouteProblems(t *testing.T) {
 				},
 			}},
 			RoutePolicy: RoutePolicy{
-				Redirect:       &Redirect{HTTPS: yes(), Status: status(301)},
+				Redirect:       &Redirect{HTTPS: new(true), Status: new(uint16(301))},
 				RequestHeaders: &HeaderEdits{Set: map[string]string{"X-From": "{client} {path}"}, Remove: []string{"X-Secret"}},
-				Cors:           &Cors{Origins: []string{"https://*.example.com", "http://localhost:3000"}, Credentials: yes()},
+				Cors:           &Cors{Origins: []string{"https://*.example.com", "http://localhost:3000"}, Credentials: new(true)},
 				BasicAuth:      &BasicAuth{Users: map[string]string{"ann": someHash}},
 				Maintenance:    &Maintenance{Allow: []string{"10.0.0.0/8", "::1"}},
 				Timeouts:       &Timeouts{PerTry: Duration(time.Second), Total: Duration(time.Minute)},
@@ -42,9 +38,9 @@ func TestRouteProblems(t *testing.T) {
 		`route.rules[0]: expected paths, methods or headers: this rule matches every request`:          {Rules: []RouteRule{{}, {}}},
 		`route.rules[0].without[0]: expected one of rewrite, redirect`:                                 {Rules: []RouteRule{{Without: []string{"auth"}}}},
 		`route.methods[0]: expected a method such as "GET" or "POST", got "get"`:                       {RoutePolicy: RoutePolicy{Methods: []string{"get"}}},
-		`route.headers[0]: expected one of value, regex and absent, got several`:                       {RoutePolicy: RoutePolicy{Headers: []HeaderMatch{{Name: "X", Value: "1", Absent: yes()}}}},
-		`route.redirect.status: expected 301, 302, 303, 307 or 308, got 200`:                           {RoutePolicy: RoutePolicy{Redirect: &Redirect{To: "/x", Status: status(200)}}},
-		`route.redirect: expected where to`:                                                            {RoutePolicy: RoutePolicy{Redirect: &Redirect{}}},
+		`route.headers[0]: expected one of value, regex and absent, got several`:                       {RoutePolicy: RoutePolicy{Headers: []HeaderMatch{{Name: "X", Value: "1", Absent: new(true)}}}},
+		`route.redirect.status: expected 301, 302, 303, 307 or 308, got 200`:                           {RoutePolicy: RoutePolicy{Redirect: &Redirect{To: "/x", Status: new(uint16(200))}}},
+		`route.redirect: expected where to send clients`:                                               {RoutePolicy: RoutePolicy{Redirect: &Redirect{}}},
 		`route.redirect.to: expected one of {client}, {host}`:                                          {RoutePolicy: RoutePolicy{Redirect: &Redirect{To: "/{nobody}"}}},
 		`route.rewrite.regex: expected a regular expression (RE2), got "[": missing closing ]`:         {RoutePolicy: RoutePolicy{Rewrite: &Rewrite{Regex: "["}}},
 		`route.rewrite.replacement: expected a regex with it, got none`:                                {RoutePolicy: RoutePolicy{Rewrite: &Rewrite{Replacement: "/x"}}},
@@ -53,7 +49,7 @@ func TestRouteProblems(t *testing.T) {
 		`route.responseHeaders.set.X-A: expected one of {client}, {host}, {scheme}, {request_id}`:      {RoutePolicy: RoutePolicy{ResponseHeaders: &HeaderEdits{Set: map[string]string{"X-A": "{path}"}}}},
 		`route.compress.types[0]: expected a content type`:                                             {RoutePolicy: RoutePolicy{Compress: &Compress{Types: []string{"json"}}}},
 		`route.compress.minSize: expected a size`:                                                      {RoutePolicy: RoutePolicy{Compress: &Compress{MinSize: "much"}}},
-		`route.cors.origins[0]: expected the origins by name beside credentials: true`:                 {RoutePolicy: RoutePolicy{Cors: &Cors{Origins: []string{"*"}, Credentials: yes()}}},
+		`route.cors.origins[0]: expected the origins by name beside credentials: true`:                 {RoutePolicy: RoutePolicy{Cors: &Cors{Origins: []string{"*"}, Credentials: new(true)}}},
 		`route.cors.origins[0]: expected an origin such as "https://app.example.com"`:                  {RoutePolicy: RoutePolicy{Cors: &Cors{Origins: []string{"app.example.com"}}}},
 		`route.basicAuth.users.ann: expected a bcrypt hash such as "$2y$10$…" of 60 characters`:        {RoutePolicy: RoutePolicy{BasicAuth: &BasicAuth{Users: map[string]string{"ann": "secret"}}}},
 		`route.basicAuth.users: expected at least one user`:                                            {RoutePolicy: RoutePolicy{BasicAuth: &BasicAuth{}}},

@@ -225,17 +225,11 @@ func (c *checker) redirect(at string, r *Redirect) {
 	https := r.HTTPS != nil && *r.HTTPS
 	switch {
 	case r.To == "" && !https:
-		c.add(at, `expected where to: to: "/new", or https: true, got neither`)
+		c.add(at, `expected where to send clients, as in to: "/new" or https: true, got neither`)
 	case r.To != "" && https:
 		c.add(at+".to", `expected to or https: true, got both; write to: "https://…"`)
 	case r.To != "":
-		c.template(at+".to", r.To, true)
-		if strings.ContainsFunc(r.To, unprintable) {
-			c.add(at+".to", "expected a location without spaces and control characters, got %q", r.To)
-		}
-		if !strings.HasPrefix(r.To, "/") && !strings.Contains(r.To, "://") && !strings.HasPrefix(r.To, "{path}") && !strings.HasPrefix(r.To, "$") {
-			c.add(at+".to", `expected a path such as "/new" or a URL such as "https://example.com{path}", got %q`, r.To)
-		}
+		c.location(at+".to", r.To)
 	}
 	if r.Regex != "" {
 		c.regex(at+".regex", r.Regex)
@@ -245,6 +239,17 @@ func (c *checker) redirect(at string, r *Redirect) {
 	}
 	if r.Status != nil && !slices.Contains(redirectStatuses, *r.Status) {
 		c.add(at+".status", "expected 301, 302, 303, 307 or 308, got %d", *r.Status)
+	}
+}
+
+// location checks where a redirect goes.
+func (c *checker) location(at, to string) {
+	c.template(at, to, true)
+	if strings.ContainsFunc(to, unprintable) {
+		c.add(at, "expected a location without spaces and control characters, got %q", to)
+	}
+	if !strings.Contains(to, "://") && to[0] != '/' && to[0] != '$' && !strings.HasPrefix(to, "{path}") {
+		c.add(at, `expected a path such as "/new" or a URL such as "https://example.com{path}", got %q`, to)
 	}
 }
 
@@ -269,7 +274,7 @@ func (c *checker) template(at, text string, request bool) {
 // NextVariable finds the first {name} of lower-case letters and underscores in a text, and returns where it ends. Other
 // braces stand for themselves.
 func NextVariable(text string) (name string, end int, ok bool) {
-	for i := 0; i < len(text); i++ {
+	for i := range len(text) {
 		if text[i] != '{' {
 			continue
 		}

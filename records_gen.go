@@ -1186,6 +1186,7 @@ type EdgeFile struct {
 	Streams         []EdgeStream   `json:"streams,omitempty"`
 	ResolveSeconds  *float64       `json:"resolveSeconds,omitempty"`  // how often the names of backends are looked up again; default 10
 	Admin           string         `json:"admin,omitempty"`           // answers status and metrics: IP:port, unix:PATH or off; default 127.0.0.1:7071; read at the start
+	AccessLog       string         `json:"accessLog,omitempty"`       // file that gets a line of JSON for each request; - is standard output; read at the start
 	Zone            string         `json:"zone,omitempty"`            // where this edge runs, for pools that prefer backends of their zone; read at the start
 	SessionKey      string         `json:"sessionKey,omitempty"`      // makes the cookies of sticky sessions: a secret, the same on every edge; absent: new at every start
 	ShutdownSeconds *float64       `json:"shutdownSeconds,omitempty"` // requests in flight may take this long once the edge is to end; default 30; read at the start

@@ -64,6 +64,9 @@ type Config struct {
 	DockerHost string
 	// EdgeTrusted are the proxies before the edge that are believed: addresses and prefixes, between commas.
 	EdgeTrusted string
+	// AccessLog is the file of the edge's access log, AccessLogPercent the share of the answers below 500 in it.
+	AccessLog        string
+	AccessLogPercent uint32
 	// NoEdge and NoAgent leave these parts out.
 	NoEdge, NoAgent bool
 	// Rm stops and removes all containers when the process stops.
@@ -89,7 +92,7 @@ func Default() Config {
 		EtcdClient: "127.0.0.1:2379", EtcdPeer: "127.0.0.1:2380",
 		MaxKeyBytes: 1024, MaxValueBytes: 3 << 19, MaxTxnOps: 10_000, MaxAnswer: 64 << 20, MaxStreams: 10_000, MaxConnections: 10_000,
 		TLSClientAuth: "optional", KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
-		BackupEvery: time.Hour, BackupKeep: 24,
+		BackupEvery: time.Hour, BackupKeep: 24, AccessLogPercent: 100,
 		Settings: settings.Default(),
 	}
 }
@@ -167,6 +170,9 @@ func (c *Config) storeProblems() (problems []error) {
 			scheme[:min(len(scheme), 12)])
 	case c.Store == "" && c.StoreCA+c.StoreCert+c.StoreKey != "":
 		add("store.ca, store.cert and store.key are for an external store; give store.url too")
+	}
+	if c.AccessLogPercent > 100 {
+		add("edge.access_log_percent: expected a percentage from 0 to 100, got %d", c.AccessLogPercent)
 	}
 	if (c.StoreCert == "") != (c.StoreKey == "") {
 		add("store.cert and store.key: expected both or none")

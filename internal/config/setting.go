@@ -77,6 +77,8 @@ func Settings() []Setting {
 		{Key: "backup.ship", Flag: "no-backup-log", Usage: "keep no log of the transactions between snapshots", Switch: true, negated: true, value: toggle(func(c *Config) *bool { return &c.NoBackupLog })},
 		{Key: "edge.listen", Flag: "edge", Usage: "address of the edge, where apps are reached", value: text(func(c *Config) *string { return &c.Edge })},
 		{Key: "edge.trusted", Usage: "addresses or prefixes, between commas, of proxies before the edge: their X-Forwarded-For and PROXY protocol are believed", value: text(func(c *Config) *string { return &c.EdgeTrusted })},
+		{Key: "edge.access_log", Flag: "access-log", Usage: "file that gets a line of JSON for each request of the edge; - is standard output; empty: none", value: text(func(c *Config) *string { return &c.AccessLog })},
+		{Key: "edge.access_log_percent", Usage: "share of the answers below 500 that the access log has; all others are in it", value: number32(func(c *Config) *uint32 { return &c.AccessLogPercent })},
 		{Key: "edge.enabled", Flag: "no-edge", Usage: "run no edge", Switch: true, negated: true, value: toggle(func(c *Config) *bool { return &c.NoEdge })},
 		{Key: "agent.enabled", Flag: "no-agent", Usage: "run no instances on this machine", Switch: true, negated: true, value: toggle(func(c *Config) *bool { return &c.NoAgent })},
 		{Key: "agent.runtime", Flag: "runtime", Usage: "driver of apps that name none: auto, oci, docker, process or sim", value: text(func(c *Config) *string { return &c.Runtime })},

@@ -25,6 +25,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vortex/internal/edge/accesslog"
 	"vortex/internal/edge/http1"
 	"vortex/internal/edge/l4"
 	"vortex/internal/edge/limit"
@@ -62,6 +63,7 @@ type Config struct {
 	Limit     limit.Config     // requests per client address
 	Trusted   []netip.Prefix   // proxies before the edge, whose X-Forwarded-For is believed
 	Metrics   http.Handler     // answers GET /metrics of loopback clients when no app claims the host
+	Access    *accesslog.Log   // a line for each request; Run writes it; nil is none
 	Log       *slog.Logger     // nil discards; at debug it has the access log
 	Away      func() bool      // reports whether the store is known not to answer; nil is never
 	Contested func(Contest)    // called once for every route that two apps begin to claim; must not block; nil is nothing
@@ -158,6 +160,7 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 	})
 	h := c.HTTP
 	h.Table, h.Meters, h.Limit, h.Metrics, h.Log, h.Trusted = e.table, e.meters, e.clients, c.Metrics, c.Log, c.Trusted
+	h.Access = c.Access
 	h.HoldTimeout = c.HoldTimeout
 	e.server = http1.New(h)
 	e.ports = e.newPorts()
@@ -208,6 +211,7 @@ func (e *Edge) Run(ctx context.Context) error {
 		loops.Go(func() { e.publishQuota(background) })
 		loops.Go(func() { e.watchQuotas(background) })
 	}
+	loops.Go(func() { e.writeAccess(background) })
 
 	open, closePorts := context.WithCancel(ctx)
 	defer closePorts()
@@ -241,6 +245,16 @@ func (e *Edge) shutdown(ctx context.Context) {
 		e.log.WarnContext(ctx, "Requests cut at shutdown", "err", err)
 	}
 	both.Wait()
+}
+
+// writeAccess writes the access log, if there is one.
+func (e *Edge) writeAccess(ctx context.Context) {
+	if e.config.Access == nil {
+		return
+	}
+	if err := e.config.Access.Run(ctx); err != nil {
+		e.log.ErrorContext(ctx, "Access log not closed", "err", err)
+	}
 }
 
 // sweep closes connections to backends that nobody has used for a while: a safety net, the only thing here that polls.

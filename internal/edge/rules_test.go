@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -21,6 +24,7 @@ import (
 
 	"vortex"
 	"vortex/internal/edge"
+	"vortex/internal/edge/accesslog"
 )
 
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
@@ -738,5 +742,47 @@ func TestRulesLeaveTheConnectionOpen(t *testing.T) {
 				t.Errorf("%s: %v, close %v", path, err, resp.Close)
 			}
 		}
+	}
+}
+
+func TestAccessLog(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "access.log")
+	access, err := accesslog.Open(accesslog.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBackend(t, "web-1", named("hello"))
+	h := ruled(t, vortex.Route{Rules: []vortex.RouteRule{
+		{Paths: []string{"/quiet"}, RoutePolicy: vortex.RoutePolicy{AccessLog: &vortex.AccessLog{Enabled: ptr(false)}}},
+		{Paths: []string{"/id"}, RoutePolicy: vortex.RoutePolicy{RequestID: ptr(true)}},
+	}}, func(c *edge.Config) { c.Access, c.Trusted = access, []netip.Prefix{loopback} }, b)
+	resp, _ := h.exchange(t, "GET", "/id/x?secret=1", head("X-Forwarded-For", "192.0.2.7", "User-Agent", "test"), nil)
+	h.exchange(t, "GET", "/quiet", nil, nil)
+	h.exchange(t, "GET", "/plain", nil, nil)
+	h.exchange(t, "GET", "/", head("Host", "nobody.example", "X-Forwarded-Host", "x"), nil)
+	if err := h.stop(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	byPath := map[string]map[string]any{}
+	for _, line := range lines {
+		var fields map[string]any
+		if err := json.Unmarshal([]byte(line), &fields); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		byPath[fmt.Sprint(fields["path"])] = fields
+	}
+	id := byPath["/id/x"]
+	if len(lines) != 3 || id["client"] != "192.0.2.7" || id["id"] != resp.Header.Get("X-Request-Id") || id["bytes"] != 5.0 || id["status"] != 200.0 ||
+		id["app"] != "web" || id["backend"] != b.addr.String() || id["agent"] != "test" || id["tries"] != 1.0 {
+		t.Errorf("%s", text)
+	}
+	if strings.Contains(string(text), "secret") {
+		t.Errorf("the query stands in the log: %s", text)
 	}
 }

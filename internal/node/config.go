@@ -12,6 +12,7 @@ import (
 	"vortex"
 	"vortex/client"
 	"vortex/internal/api/kindrpc"
+	"vortex/internal/edge/accesslog"
 	"vortex/internal/settings"
 )
 
@@ -48,6 +49,8 @@ type Config struct {
 	// Trusted are the proxies before the edge whose X-Forwarded-For and PROXY protocol are believed.
 	Trusted []netip.Prefix
 
+	// AccessLog is where the edge writes a line for each request; without a path nowhere.
+	AccessLog accesslog.Config
 	// NoAgent and NoEdge leave these parts out.
 	NoAgent, NoEdge bool
 	// Settings are the limits of vortex.yaml.

@@ -12,6 +12,7 @@ import (
 	"vortex/client"
 	"vortex/internal/api/kindrpc"
 	"vortex/internal/config"
+	"vortex/internal/edge/accesslog"
 )
 
 // Daemon runs nodes for the command line.
@@ -47,8 +48,9 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 		MaxKeyBytes: int(cfg.MaxKeyBytes), MaxValueBytes: int(cfg.MaxValueBytes), MaxConnections: int(cfg.MaxConnections),
 		Backups: Backups{Dir: cfg.BackupDir, Every: cfg.BackupEvery, Keep: int(cfg.BackupKeep), Ship: !cfg.NoBackupLog},
 		Runtime: cfg.Runtime, DockerHost: cfg.DockerHost,
-		Trusted: trusted,
-		NoAgent: cfg.NoAgent, NoEdge: cfg.NoEdge, Remove: cfg.Rm,
+		Trusted:   trusted,
+		AccessLog: accesslog.Config{Path: cfg.AccessLog, Sample: share(cfg.AccessLogPercent)},
+		NoAgent:   cfg.NoAgent, NoEdge: cfg.NoEdge, Remove: cfg.Rm,
 		Settings: cfg.Settings, Version: d.Version, Commit: d.Commit, Log: log,
 		Ready: func(a Addresses) {
 			run := client.RunFile{
@@ -95,4 +97,12 @@ func urlOf(addr string) string {
 		host = "127.0.0.1"
 	}
 	return "http://" + net.JoinHostPort(host, port)
+}
+
+// share returns a percentage as an access log has it: none is negative, because 0 is its default.
+func share(percent uint32) float64 {
+	if percent == 0 {
+		return -1
+	}
+	return float64(percent) / 100
 }

@@ -26,6 +26,7 @@ import (
 	"vortex/internal/api/kindrpc"
 	"vortex/internal/authz"
 	"vortex/internal/edge"
+	"vortex/internal/edge/accesslog"
 	"vortex/internal/edge/limit"
 	"vortex/internal/election"
 	"vortex/internal/event"
@@ -247,11 +248,19 @@ func (n *Node) startEdge(ctx context.Context) error {
 		return err
 	}
 	n.addrs.Edge = l.Addr().String()
+	var access *accesslog.Log
+	if c := n.cfg.AccessLog; c.Path != "" {
+		c.Log = n.component("edge")
+		if access, err = accesslog.Open(c); err != nil {
+			return errors.Join(vortex.Errorf(vortex.Invalid, "edge.access_log: %w", err), l.Close())
+		}
+	}
 	n.edge = edge.New(edge.Config{
 		ID: n.cfg.Name, Node: n.cfg.Name, Zone: n.cfg.Labels[vortex.ZoneLabel], Address: n.addrs.Edge, Listeners: []net.Listener{l},
 		Limit:   limit.Config{Limit: n.cfg.Settings.RateLimit, Window: n.cfg.Settings.RateWindow},
 		Metrics: n.metrics(), Log: n.component("edge"), Contested: n.contested, Quotas: quotas{n.store}, Away: n.store.Stale,
 		Trusted: n.cfg.Trusted, PortHost: hostOf(n.cfg.Edge), PortFailed: n.portFailed, PortContested: n.portContested,
+		Access: access,
 	}, routers{n.store}, publisher{n.store})
 	n.registry.MustRegister(n.edge.Collector())
 	n.parts.start("edge", n.edge.Run)

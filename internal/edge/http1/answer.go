@@ -45,6 +45,7 @@ func (c *conn) prepareBody(status int, text []byte, fields string) {
 	if status != http.StatusNoContent {
 		b = appendLength(b, len(text))
 	}
+	c.down.moved = int64(len(text))
 	c.closing = c.closing || c.stuck
 	b = append(c.appendConnection(b), '\r', '\n')
 	if c.req.kind != methodHead {

@@ -156,8 +156,7 @@ func (b *background) lookOut() {
 // leave gives the request up.
 func (b *background) leave() {
 	b.mu.Lock()
-	b.gone.Store(true)
-	if b.left != nil {
+	if !b.gone.Swap(true) && b.left != nil { // a second run sees the same end
 		close(b.left)
 	}
 	b.mu.Unlock()

@@ -70,6 +70,11 @@ type conn struct {
 	lost     int           // tries that the backend may have seen
 	next     *pool.Backend // picked for the next try; nil is none yet
 
+	line  []byte        // the request in the access log
+	from  netip.Addr    // likewise: the client
+	last  *pool.Backend // tried last; nil is none
+	tries int
+
 	rules *policy.Exchange // what the route's rules do with the request; nil is nothing
 	spare *policy.Exchange // rules of an earlier request, to be used again
 
@@ -129,6 +134,7 @@ func (c *conn) serveNext() bool {
 		return c.refuseHead(err)
 	}
 	keep := c.dispatch(len(head)) && c.reusable()
+	c.endLine()
 	c.setPhase(phaseIdle)
 	return keep
 }

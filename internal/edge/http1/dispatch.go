@@ -23,6 +23,7 @@ func (c *conn) dispatch(size int) bool {
 	c.back.reset()
 	c.fw = forward{client: c.peer, trusted: c.listener.trusts(c.peer)}
 	c.stuck = c.req.hasBody() // until it was read
+	c.beginLine()
 	if v, ok := c.withinLimit(); !ok {
 		c.srv.Meters.Limited()
 		return c.answerLimited(v.Retry)

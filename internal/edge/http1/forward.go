@@ -23,7 +23,8 @@ const (
 
 // try sends the request to one backend and, when that answers, the response to the client. fresh demands a new connection.
 func (c *conn) try(b *pool.Backend, fresh bool) (v verdict, keep bool) {
-	c.failure = failConnection
+	c.failure, c.last = failConnection, b
+	c.tries++
 	u, err := c.srv.connect(b, fresh, c.connectTimeout())
 	if err != nil {
 		if isDead(err) {

@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vortex/internal/edge/accesslog"
 	"vortex/internal/edge/limit"
 	"vortex/internal/edge/meter"
 	"vortex/internal/edge/route"
@@ -56,6 +57,7 @@ type Config struct {
 	Limit   *limit.Rule    // what every client address may ask for; nil is no limit
 	Metrics http.Handler   // answers GET /metrics of loopback clients when no app claims the host; nil is nobody
 	Log     *slog.Logger   // access log at debug; nil discards
+	Access  *accesslog.Log // nil is none
 	Trusted []netip.Prefix // proxies before the edge, whose X-Forwarded-For is believed
 	Hint    string         // tells people on this machine what to do when nobody answers; "" is about apps
 	Why     string         // the command that tells them why no backend does; "" is about apps

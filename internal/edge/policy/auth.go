@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
@@ -44,7 +45,7 @@ func compileAuth(from *vortex.BasicAuth) (*auth, error) {
 		return nil, nil
 	}
 	if len(from.Users) == 0 {
-		return nil, fmt.Errorf("basicAuth.users: expected at least one")
+		return nil, errors.New("basicAuth.users: expected at least one")
 	}
 	realm := from.Realm
 	if realm == "" {

@@ -40,6 +40,9 @@ func compileCompress(from *vortex.Compress) (*compress, error) {
 	if len(from.Types) > 0 {
 		c.types = nil
 		for _, t := range from.Types {
+			if !strings.Contains(t, "/") {
+				return nil, fmt.Errorf("compress.types: %q is no content type", t)
+			}
 			c.types = append(c.types, strings.TrimSuffix(strings.ToLower(t), "*"))
 		}
 	}
@@ -74,7 +77,7 @@ func (c *compress) choose(h Fields) Coding {
 
 // quality returns how much a client likes a content coding, in thousandths (RFC 9110, 12.5.3).
 func quality(h Fields, coding string) int {
-	named, any := -1, -1
+	named, other := -1, -1
 	for n := 0; ; n++ {
 		value, ok := h.Field("accept-encoding", n)
 		if !ok {
@@ -88,7 +91,7 @@ func quality(h Fields, coding string) int {
 			case equalFold(name, coding):
 				named = weight(parameters)
 			case string(name) == "*":
-				any = weight(parameters)
+				other = weight(parameters)
 			}
 		}
 	}
@@ -96,9 +99,9 @@ func quality(h Fields, coding string) int {
 	case named >= 0:
 		return named
 	case coding == "identity":
-		return max(0, min(any, 0)) // what is not named is taken, and liked least
+		return 0 // what is not named is taken, and liked least
 	}
-	return max(any, 0)
+	return max(other, 0)
 }
 
 func cut(b []byte, separator byte) (before, after []byte) {
@@ -161,7 +164,7 @@ func (x *Exchange) Compress(status int, length int64, r Fields) (c Compression) 
 }
 
 // shrinks reports whether a body is of a type that compresses and is not compressed yet.
-func (z *compress) shrinks(r Fields) bool {
+func (c *compress) shrinks(r Fields) bool {
 	if _, ok := r.Field("content-range", 0); ok {
 		return false
 	}
@@ -177,26 +180,26 @@ func (z *compress) shrinks(r Fields) bool {
 	if value = trim(value); len(value) == 0 || len(value) > len(lower) {
 		return false
 	}
-	for i, c := range value {
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
+	for i, b := range value {
+		if 'A' <= b && b <= 'Z' {
+			b += 'a' - 'A'
 		}
-		lower[i] = c
+		lower[i] = b
 	}
-	return z.takes(lower[:len(value)])
+	return c.takes(lower[:len(value)])
 }
 
 // takes reports whether a content type is one of those to compress. Events must not wait for a block to fill.
-func (z *compress) takes(t []byte) bool {
+func (c *compress) takes(t []byte) bool {
 	if string(t) == "text/event-stream" || hasPrefix(t, "application/grpc") {
 		return false
 	}
-	for _, name := range z.types {
+	for _, name := range c.types {
 		if string(t) == name || name[len(name)-1] == '/' && hasPrefix(t, name) {
 			return true
 		}
 	}
-	if &z.types[0] != &defaultTypes[0] {
+	if &c.types[0] != &defaultTypes[0] {
 		return false
 	}
 	return hasSuffix(t, "+json") || hasSuffix(t, "+xml") || hasSuffix(t, "+text")

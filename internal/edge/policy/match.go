@@ -17,7 +17,7 @@ type Path struct {
 }
 
 // String returns the path as people write it; a prefix ends in a slash.
-func (p Path) String() string {
+func (p *Path) String() string {
 	switch p.Match {
 	case vortex.PathExact:
 		return "=" + p.Text

@@ -13,6 +13,7 @@ import (
 
 	"vortex"
 	"vortex/internal/edge"
+	"vortex/internal/edge/accesslog"
 )
 
 // Config of a Static. File is required.
@@ -51,7 +52,7 @@ type State struct {
 	Error     error     // why
 }
 
-// New reads the file. It opens and starts nothing. The error is that of Read.
+// New reads the file, and opens the access log that it names. It starts nothing. The error is that of Read.
 func New(c Config) (*Static, error) {
 	file, err := Read(c.File)
 	if err != nil {
@@ -73,6 +74,11 @@ func New(c Config) (*Static, error) {
 	e.ID, e.Linger, e.Log = "alone", linger, c.Log
 	e.ShutdownTimeout, e.Zone = file.shutdownTimeout(), file.Zone
 	e.HTTP.Hint, e.HTTP.Why = "To see what is answered here: vortex edge routes", "vortex edge backends"
+	if file.AccessLog != "" {
+		if e.Access, err = accesslog.Open(accesslog.Config{Path: file.AccessLog, Log: c.Log}); err != nil {
+			return nil, vortex.Errorf(vortex.Invalid, "%s: accessLog: %w", c.File, err)
+		}
+	}
 	s.edge = edge.New(e, nowhere{}, nowhere{})
 	return s, nil
 }
