@@ -251,7 +251,7 @@ func TestExamplesAreValid(t *testing.T) {
 	for _, d := range documents {
 		names[d.App.Metadata.Name] = d.App.Spec.Type
 	}
-	want := map[string]vortex.AppType{"hello": vortex.AppTypeHTTP, "ticker": vortex.AppTypeWorker, "web": vortex.AppTypeHTTP, "cache": vortex.AppTypeTCP}
+	want := map[string]vortex.AppType{"hello": vortex.AppTypeHTTP, "ticker": vortex.AppTypeWorker, "web": vortex.AppTypeHTTP, "cache": vortex.AppTypeTCP, "shop": vortex.AppTypeHTTP}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

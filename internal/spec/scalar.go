@@ -57,7 +57,7 @@ func (d *decoder) duration(n *yaml.Node, path string) any {
 
 // lenientFields are the strings that often look like numbers or truth values.
 var lenientFields = map[string]bool{
-	"cpu": true, "memory": true, "size": true, "value": true, "user": true, "body": true, "args": true, "command": true,
+	"cpu": true, "memory": true, "size": true, "minSize": true, "value": true, "user": true, "body": true, "args": true, "command": true,
 }
 
 // lenient reports whether a number is as good as a string at path.
