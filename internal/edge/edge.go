@@ -160,7 +160,9 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 	})
 	h := c.HTTP
 	h.Table, h.Meters, h.Limit, h.Metrics, h.Log, h.Trusted = e.table, e.meters, e.clients, c.Metrics, c.Log, c.Trusted
-	h.Access = c.Access
+	if h.Access = c.Access; h.Access != nil {
+		h.Lanes = -1 // a lane has no room for what a line tells
+	}
 	h.HoldTimeout = c.HoldTimeout
 	e.server = http1.New(h)
 	e.ports = e.newPorts()
