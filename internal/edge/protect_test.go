@@ -20,8 +20,6 @@ import (
 	"vortex/internal/edge/http1"
 )
 
-func number(n uint64) *uint64 { return &n }
-
 // limited is a router for an app of that name with rates.
 func limited(app string, b *backend, rates ...vortex.RateLimit) vortex.RouterRecord {
 	r := router(app, b)
@@ -85,7 +83,7 @@ func TestRatesOfARoute(t *testing.T) {
 func TestARefusedRequestLeavesTheConnectionUsable(t *testing.T) {
 	t.Parallel()
 	h := start(t, nil)
-	h.apply(t, limited("web", newBackend(t, "w", named("w")), vortex.RateLimit{Limit: 10, Window: vortex.Duration(time.Second), Burst: number(1)}))
+	h.apply(t, limited("web", newBackend(t, "w", named("w")), vortex.RateLimit{Limit: 10, Window: vortex.Duration(time.Second), Burst: new(uint64(1))}))
 	conn := h.dial(t)
 	r := bufio.NewReader(conn)
 	statuses := map[int]int{}
@@ -234,7 +232,7 @@ func TestRequestsOfOneConnectionAreBounded(t *testing.T) {
 			t.Errorf("request %d: close is %v", i+1, resp.Close)
 		}
 	}
-	if _, err := r.ReadByte(); err != io.EOF { //nolint:errorlint // bare
+	if _, err := r.ReadByte(); err != io.EOF { // bare
 		t.Errorf("the connection goes on: %v", err)
 	}
 }

@@ -59,6 +59,6 @@ func TestEdgeIsToldOfRoutersAndNodes(t *testing.T) {
 	}
 	expect(false, edge.NodeChange{Node: "n2"})
 	cancel()
-	for range updates { //nolint:revive // until it has ended
+	for range updates { // until it has ended
 	}
 }

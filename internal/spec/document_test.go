@@ -43,7 +43,7 @@ func TestDecodeTellsEveryFault(t *testing.T) {
 		"listeners: [{name: a}]":            `edge.yaml:1:13: listeners[0]: the field "address" is required`,
 		"listeners: []\n---\nlisteners: []": "edge.yaml:3:1: expected one document in the file",
 		"listeners: [\n":                    "this is not valid YAML",
-		`{"listeners": [{"nmae": "a"}]}`:    `unknown field "nmae" in listeners[0]; did you mean "name"?`,
+		`{"listeners": [{"names": "a"}]}`:   `unknown field "names" in listeners[0]; did you mean "name"?`,
 		"listeners: []\npools: [{name: a, backends: []}]": "edge.yaml:2:19: pools[0].backends: expected a backend",
 		"listeners: []\nenv: {}":                          `unknown field "env" in the document`,
 	} {

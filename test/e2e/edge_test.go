@@ -60,7 +60,7 @@ func startEdge(t *testing.T, content string) *edgeAlone {
 	dir := t.TempDir()
 	e := &edgeAlone{bin: bin, file: filepath.Join(dir, "edge.yaml"), admin: "unix:" + filepath.Join(dir, "admin.sock"), log: &lines{}}
 	e.write(t, content)
-	e.cmd = exec.Command(bin, "edge", "--config", e.file) //nolint:noctx // it is ended below
+	e.cmd = exec.Command(bin, "edge", "--config", e.file) // it is ended below
 	e.cmd.Stdout, e.cmd.Stderr = e.log, e.log
 	if err := e.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func (e *edgeAlone) status(t *testing.T) client.Edge {
 
 // get asks the edge.
 func (e *edgeAlone) get(host, path string) (int, string) {
-	req, err := http.NewRequest(http.MethodGet, "http://"+e.addr+path, http.NoBody) //nolint:noctx // it answers or the test ends
+	req, err := http.NewRequest(http.MethodGet, "http://"+e.addr+path, http.NoBody) // it answers or the test ends
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -141,7 +141,7 @@ func (e *edgeAlone) get(host, path string) (int, string) {
 // answering serves its name, until the test ends.
 func answering(t *testing.T, name string) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // at once
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func (e *edgeAlone) metric(t *testing.T, name string) string {
 	hc := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
 	}}}
-	resp, err := hc.Get("http://localhost/metrics") //nolint:noctx // it answers or the test ends
+	resp, err := hc.Get("http://localhost/metrics") // it answers or the test ends
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func (r rival) start(t *testing.T, backends []net.Addr) (dir string) {
 }
 
 // TestBesideOthers sends the requests of the corpus through nginx and HAProxy as well, and prints what became of each with -v. It holds them to nothing.
-func TestBesideOthers(t *testing.T) { //nolint:tparallel // play ends when both have played
+func TestBesideOthers(t *testing.T) { //nolint:tparallel // the table is printed when both have played
 	t.Parallel()
 	if !testing.Verbose() {
 		t.Skip("prints a table with -v")

@@ -257,7 +257,7 @@ func commonRequests(data []byte) (list []message, err error) {
 	r := bufio.NewReader(bytes.NewReader(data))
 	for {
 		if _, err := r.Peek(1); err != nil {
-			return list, nil
+			return list, nil //nolint:nilerr // the end
 		}
 		req, err := http.ReadRequest(r)
 		if err != nil {
@@ -276,7 +276,7 @@ func commonResponses(data []byte, methods ...string) (list []message, err error)
 	r := bufio.NewReader(bytes.NewReader(data))
 	for {
 		if _, err := r.Peek(1); err != nil {
-			return list, nil
+			return list, nil //nolint:nilerr // the end
 		}
 		method := "GET"
 		if len(methods) > 0 {
@@ -310,7 +310,7 @@ func agree(strict []message, strictErr error, common []message, commonErr error)
 		return fmt.Errorf("by the letter this is no HTTP: %w", strictErr)
 	}
 	if !errors.Is(commonErr, strictErr) {
-		return fmt.Errorf("read by the letter it ends with %v, by net/http with %v", strictErr, commonErr)
+		return fmt.Errorf("read by the letter it ends with %v, by net/http with %v", strictErr, commonErr) //nolint:errorlint // for people
 	}
 	if a, b := fmt.Sprint(strict), fmt.Sprint(common); a != b {
 		return fmt.Errorf("read by the letter it is %s, by net/http %s", a, b)

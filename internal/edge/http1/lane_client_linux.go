@@ -171,28 +171,10 @@ func (c *client) take(buf []byte, end int) bool {
 		return false
 	}
 	m := l.srv.Table.MatchOn(c.listener.Name(), r.name, r.path, r)
-	if !direct(m) || !m.Claimed && string(r.path) == metricsPath {
+	rule, ok := ruleOf(m, r)
+	if !ok || !c.choose(m.Pool, r) {
 		return false
 	}
-	var rule *policy.Rule
-	if m.Policy != nil {
-		var ok bool
-		if rule, ok = m.Policy.Find(r.path[m.Strip:], r); !ok || rule != nil && !rule.Plain() {
-			return false
-		}
-	}
-	want := c.ask(m.Pool, r)
-	var tried pool.Tried
-	b := m.Pool.Choose(want, l.now, &tried)
-	if b == nil {
-		return false
-	}
-	if rule := l.srv.Limit; rule != nil && !rule.Allow(limit.Address(c.peer), l.srv.unix(l.now)).OK {
-		b.Done()
-		return false
-	}
-	size := max(int(r.length), 0)
-	c.want, c.backend = want, b
 	fw := forward{client: c.peer, strip: m.Strip}
 	if rule != nil {
 		fw.rules = c.under(rule, m)
@@ -201,12 +183,42 @@ func (c *client) take(buf []byte, end int) bool {
 	if rule != nil {
 		c.rules.Sent()
 	}
-	c.request = append(c.request, buf[end:end+size]...)
+	end += max(int(r.length), 0)
+	c.request = append(c.request, buf[len(l.head):end]...)
 	c.served++
 	c.kind, c.last = r.kind, r.close || l.srv.MaxRequests > 0 && c.served >= l.srv.MaxRequests
-	c.keep(buf[end+size:])
+	c.keep(buf[end:])
 	c.route = m.Meter
 	c.begin(m.Pool)
+	return true
+}
+
+// ruleOf returns the rule that holds for a request, nil for none, and whether what matched is for a lane.
+func ruleOf(m route.Match, r *request) (rule *policy.Rule, ok bool) {
+	if !direct(m) || !m.Claimed && string(r.path) == metricsPath {
+		return nil, false
+	}
+	if m.Policy == nil {
+		return nil, true
+	}
+	rule, ok = m.Policy.Find(r.path[m.Strip:], r)
+	return rule, ok && (rule == nil || rule.Plain())
+}
+
+// choose picks the backend, unless there is none or the client asks too often.
+func (c *client) choose(p *pool.Pool, r *request) bool {
+	l := c.lane
+	want := c.ask(p, r)
+	var tried pool.Tried
+	b := p.Choose(want, l.now, &tried)
+	if b == nil {
+		return false
+	}
+	if limits := l.srv.Limit; limits != nil && !limits.Allow(limit.Address(c.peer), l.srv.unix(l.now)).OK {
+		b.Done()
+		return false
+	}
+	c.want, c.backend = want, b
 	return true
 }
 

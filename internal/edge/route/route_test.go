@@ -275,7 +275,10 @@ func TestNoPickAfterPublishedRemoval(t *testing.T) {
 			Split: []pool.Part{{Release: 1, Weight: 1}, {Weight: 2}},
 		},
 	} {
-		t.Run(name, func(t *testing.T) { raceRemovals(t, settings) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			raceRemovals(t, settings)
+		})
 	}
 }
 
