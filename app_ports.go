@@ -171,6 +171,11 @@ func (c *checker) forward(at string, protocol PortProtocol, f *Forward) {
 			c.add(item(at+".alpn", i), "expected a protocol such as h2, got %q", name)
 		}
 	}
+	c.bounds(at, f)
+}
+
+// bounds checks the times and counts of a port's forwarding.
+func (c *checker) bounds(at string, f *Forward) {
 	for name, seconds := range map[string]*float64{"connectTimeoutSeconds": f.ConnectTimeoutSeconds, "idleTimeoutSeconds": f.IdleTimeoutSeconds} {
 		if seconds != nil && (!(*seconds > 0) || *seconds > 7*24*3600) {
 			c.add(at+"."+name, "expected more than 0 and at most a week, got %v", *seconds)

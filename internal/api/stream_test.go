@@ -67,7 +67,7 @@ func TestStreamsRefuseLikeTheRest(t *testing.T) {
 func TestABrowserSendsItsTokenAsASubprotocol(t *testing.T) {
 	f := apitest.Start(t)
 	ctx := within(t)
-	conn, _, err := websocket.Dial(ctx, f.URL+"/api/v1/stream", &websocket.DialOptions{ //nolint:bodyclose // Dial has read it
+	conn, _, err := websocket.Dial(ctx, f.URL+"/api/v1/stream", &websocket.DialOptions{
 		Subprotocols: []string{client.StreamProtocol, client.TokenProtocol + apitest.Token},
 	})
 	if err != nil {
@@ -80,7 +80,7 @@ func TestABrowserSendsItsTokenAsASubprotocol(t *testing.T) {
 	if _, message, err := conn.Read(ctx); err != nil || !bytes.Contains(message, []byte(`"total":0`)) {
 		t.Errorf("%s, %v", message, err)
 	}
-	if _, _, err := websocket.Dial(ctx, f.URL+"/api/v1/stream", &websocket.DialOptions{ //nolint:bodyclose // Dial has read it
+	if _, _, err := websocket.Dial(ctx, f.URL+"/api/v1/stream", &websocket.DialOptions{
 		HTTPHeader:   http.Header{"Origin": {"https://evil.example"}},
 		Subprotocols: []string{client.StreamProtocol, client.TokenProtocol + apitest.Token},
 	}); err == nil {

@@ -7,12 +7,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -28,8 +30,6 @@ import (
 )
 
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
-
-func ptr[T any](v T) *T { return &v }
 
 // ruled runs an edge with one app that has a route, and the backends that answer.
 func ruled(t *testing.T, r vortex.Route, configure func(*edge.Config), backends ...*backend) *harness {
@@ -63,9 +63,7 @@ func (h *harness) exchange(t *testing.T, method, target string, header http.Head
 		t.Fatal(err)
 	}
 	req.Host = "web.localhost"
-	for name, values := range header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, header)
 	if host := header.Get("Host"); host != "" {
 		req.Host = host
 		req.Header.Del("Host")
@@ -107,7 +105,7 @@ func TestRulesMatchByPathMethodAndHeader(t *testing.T) {
 			{Paths: []string{"~^/v[0-9]+/"}, RoutePolicy: mark("regex")},
 			{Paths: []string{"/posts"}, RoutePolicy: with(mark("post"), func(p *vortex.RoutePolicy) { p.Methods = []string{"POST"} })},
 			{RoutePolicy: with(mark("header"), func(p *vortex.RoutePolicy) {
-				p.Headers = []vortex.HeaderMatch{{Name: "X-Version", Regex: "^2"}, {Name: "X-Old", Absent: ptr(true)}}
+				p.Headers = []vortex.HeaderMatch{{Name: "X-Version", Regex: "^2"}, {Name: "X-Old", Absent: new(true)}}
 			})},
 			{Paths: []string{"/admin"}, RoutePolicy: mark("admin")},
 		},
@@ -216,15 +214,15 @@ func TestRedirect(t *testing.T) {
 		location string
 	}{
 		{vortex.Redirect{To: "/new"}, "/old?a=b", nil, 308, "/new?a=b"},
-		{vortex.Redirect{To: "/new?x=1", Status: ptr(uint16(302))}, "/old?a=b", nil, 302, "/new?x=1&a=b"},
-		{vortex.Redirect{To: "/new", KeepQuery: ptr(false)}, "/old?a=b", nil, 308, "/new"},
-		{vortex.Redirect{To: "https://www.example.com{path}", Status: ptr(uint16(301))}, "/old/x", nil, 301, "https://www.example.com/old/x"},
+		{vortex.Redirect{To: "/new?x=1", Status: new(uint16(302))}, "/old?a=b", nil, 302, "/new?x=1&a=b"},
+		{vortex.Redirect{To: "/new", KeepQuery: new(false)}, "/old?a=b", nil, 308, "/new"},
+		{vortex.Redirect{To: "https://www.example.com{path}", Status: new(uint16(301))}, "/old/x", nil, 301, "https://www.example.com/old/x"},
 		{vortex.Redirect{Regex: "^/u/([0-9]+)$", To: "/users/$1"}, "/u/7", nil, 308, "/users/7"},
 		{vortex.Redirect{Regex: "^/u/([0-9]+)$", To: "/users/$1"}, "/u/x", nil, 200, ""},
 		{vortex.Redirect{To: "{path}"}, "//evil.example/x", nil, 308, "/evil.example/x"},
-		{vortex.Redirect{HTTPS: ptr(true)}, "/x?y", nil, 308, "https://web.localhost/x?y"},
-		{vortex.Redirect{HTTPS: ptr(true), Port: ptr(uint16(8443))}, "/x", nil, 308, "https://web.localhost:8443/x"},
-		{vortex.Redirect{HTTPS: ptr(true)}, "/x", head("X-Forwarded-Proto", "https"), 200, ""},
+		{vortex.Redirect{HTTPS: new(true)}, "/x?y", nil, 308, "https://web.localhost/x?y"},
+		{vortex.Redirect{HTTPS: new(true), Port: new(uint16(8443))}, "/x", nil, 308, "https://web.localhost:8443/x"},
+		{vortex.Redirect{HTTPS: new(true)}, "/x", head("X-Forwarded-Proto", "https"), 200, ""},
 	} {
 		h := ruled(t, vortex.Route{RoutePolicy: vortex.RoutePolicy{Redirect: &test.redirect}}, trusting, b)
 		resp, _ := h.exchange(t, "GET", test.target, test.header, nil)
@@ -266,7 +264,7 @@ func TestHeaderEdits(t *testing.T) {
 
 func TestRequestIDs(t *testing.T) {
 	t.Parallel()
-	r := vortex.Route{RoutePolicy: vortex.RoutePolicy{RequestID: ptr(true)}}
+	r := vortex.Route{RoutePolicy: vortex.RoutePolicy{RequestID: new(true)}}
 	b := newBackend(t, "web-1", echo("X-Request-Id"))
 	for name, test := range map[string]struct {
 		configure func(*edge.Config)
@@ -288,7 +286,7 @@ func TestRequestIDs(t *testing.T) {
 	gone := newBackend(t, "web-2", named("x"))
 	gone.server.Close()
 	h := ruled(t, r, func(c *edge.Config) { c.HoldTimeout = -1 }, gone)
-	if resp, _ := h.exchange(t, "GET", "/", nil, nil); resp.StatusCode != 503 || len(resp.Header.Get("X-Request-Id")) != 32 {
+	if resp, _ := h.exchange(t, "GET", "/", nil, nil); resp.StatusCode != http.StatusServiceUnavailable || len(resp.Header.Get("X-Request-Id")) != 32 {
 		t.Errorf("without a backend: %d with id %q", resp.StatusCode, resp.Header.Get("X-Request-Id"))
 	}
 }
@@ -296,7 +294,7 @@ func TestRequestIDs(t *testing.T) {
 func TestForwarded(t *testing.T) {
 	t.Parallel()
 	b := newBackend(t, "web-1", echo("Forwarded", "X-Forwarded-For"))
-	r := vortex.Route{RoutePolicy: vortex.RoutePolicy{Forwarded: ptr(true), RequestHeaders: &vortex.HeaderEdits{Set: map[string]string{"X-A": "{client}"}}}}
+	r := vortex.Route{RoutePolicy: vortex.RoutePolicy{Forwarded: new(true), RequestHeaders: &vortex.HeaderEdits{Set: map[string]string{"X-A": "{client}"}}}}
 	h := ruled(t, r, nil, b)
 	if _, body := h.exchange(t, "GET", "/", head("Forwarded", "for=6.6.6.6"), nil); body !=
 		`GET / web.localhost Forwarded=for=127.0.0.1;host="web.localhost";proto=http X-Forwarded-For=127.0.0.1` {
@@ -320,7 +318,7 @@ func TestCORS(t *testing.T) {
 	})
 	h := ruled(t, vortex.Route{RoutePolicy: vortex.RoutePolicy{Cors: &vortex.Cors{
 		Origins: []string{"https://app.example", "https://*.apps.example"}, Methods: []string{"GET", "PUT"}, Headers: []string{"X-Token"},
-		Expose: []string{"X-Total"}, Credentials: ptr(true), MaxAge: vortex.Duration(10 * time.Minute),
+		Expose: []string{"X-Total"}, Credentials: new(true), MaxAge: vortex.Duration(10 * time.Minute),
 	}}}, nil, b)
 	preflight := func(origin string) *http.Response {
 		resp, _ := h.exchange(t, "OPTIONS", "/x", head("Origin", origin, "Access-Control-Request-Method", "PUT"), nil)
@@ -335,7 +333,7 @@ func TestCORS(t *testing.T) {
 			t.Errorf("preflight's %s: %q, want %q", name, got, want)
 		}
 	}
-	if resp.StatusCode != 204 || asked.Load() != 0 {
+	if resp.StatusCode != http.StatusNoContent || asked.Load() != 0 {
 		t.Errorf("preflight: %d, and the app was asked %d times", resp.StatusCode, asked.Load())
 	}
 	for origin, want := range map[string]bool{
@@ -409,13 +407,13 @@ func TestMaintenance(t *testing.T) {
 	}}}
 	h := ruled(t, r, func(c *edge.Config) { c.Trusted = []netip.Prefix{loopback} }, b)
 	resp, body := h.exchange(t, "GET", "/", nil, nil)
-	if resp.StatusCode != 503 || body != "<h1>Back soon</h1>" || resp.Header.Get("Retry-After") != "60" || resp.Header.Get("Content-Type") != "text/html; charset=utf-8" {
+	if resp.StatusCode != http.StatusServiceUnavailable || body != "<h1>Back soon</h1>" || resp.Header.Get("Retry-After") != "60" || resp.Header.Get("Content-Type") != "text/html; charset=utf-8" {
 		t.Errorf("%d %q %v", resp.StatusCode, body, resp.Header)
 	}
 	if _, body := h.exchange(t, "GET", "/", head("X-Forwarded-For", "10.1.2.3"), nil); body != "app" {
 		t.Errorf("an allowed client got %q", body)
 	}
-	r.Maintenance.Enabled = ptr(false)
+	r.Maintenance.Enabled = new(false)
 	h = ruled(t, r, nil, b)
 	if _, body := h.exchange(t, "GET", "/", nil, nil); body != "app" {
 		t.Errorf("switched off: %q", body)
@@ -473,9 +471,7 @@ func TestCompression(t *testing.T) {
 	t.Parallel()
 	page := strings.Repeat("All work and no play makes Jack a dull boy. ", 2000)
 	b := newBackend(t, "web-1", func(w http.ResponseWriter, r *http.Request) {
-		for name, values := range r.URL.Query() {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), r.URL.Query())
 		if w.Header().Get("Content-Type") == "" {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		}
@@ -487,7 +483,7 @@ func TestCompression(t *testing.T) {
 			w.WriteHeader(http.StatusPartialContent)
 			fmt.Fprint(w, page)
 		default:
-			w.Header().Set("Content-Length", fmt.Sprint(len(page)))
+			w.Header().Set("Content-Length", strconv.Itoa(len(page)))
 			fmt.Fprint(w, page)
 		}
 	})
@@ -617,7 +613,7 @@ func TestTimeouts(t *testing.T) {
 	} {
 		h := ruled(t, vortex.Route{RoutePolicy: vortex.RoutePolicy{Timeouts: &test.timeouts}}, nil, b)
 		if !test.body {
-			if resp, body := h.exchange(t, "GET", "/", nil, nil); resp.StatusCode != 504 || !strings.Contains(body, "within 100ms") {
+			if resp, body := h.exchange(t, "GET", "/", nil, nil); resp.StatusCode != http.StatusGatewayTimeout || !strings.Contains(body, "within 100ms") {
 				t.Errorf("%s: %d %s", name, resp.StatusCode, body)
 			}
 			continue
@@ -650,11 +646,11 @@ func TestRetriesByStatusAndTime(t *testing.T) {
 	})
 	well := newBackend(t, "web-2", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body); fmt.Fprint(w, "well") })
 	r := vortex.Route{RoutePolicy: vortex.RoutePolicy{
-		Retry: &vortex.Retry{Statuses: []uint16{503}, OnTimeout: ptr(true)}, Timeouts: &vortex.Timeouts{PerTry: vortex.Duration(200 * time.Millisecond)},
+		Retry: &vortex.Retry{Statuses: []uint16{503}, OnTimeout: new(true)}, Timeouts: &vortex.Timeouts{PerTry: vortex.Duration(200 * time.Millisecond)},
 	}}
 	h := ruled(t, r, nil, sick, well)
 	for range 20 {
-		if resp, body := h.exchange(t, "GET", "/", nil, nil); resp.StatusCode != 200 || body != "well" || resp.Header.Get("X-From") != "" {
+		if resp, body := h.exchange(t, "GET", "/", nil, nil); resp.StatusCode != http.StatusOK || body != "well" || resp.Header.Get("X-From") != "" {
 			t.Fatalf("GET: %d %q %v", resp.StatusCode, body, resp.Header)
 		}
 	}
@@ -678,7 +674,7 @@ func TestRetriesByStatusAndTime(t *testing.T) {
 		t.Errorf("POSTs were sent twice: %v", posted)
 	}
 	alone := ruled(t, r, nil, sick)
-	if resp, body := alone.exchange(t, "GET", "/", nil, nil); resp.StatusCode != 503 || body != "sick" {
+	if resp, body := alone.exchange(t, "GET", "/", nil, nil); resp.StatusCode != http.StatusServiceUnavailable || body != "sick" {
 		t.Errorf("with no other backend: %d %q, want the answer that came", resp.StatusCode, body)
 	}
 }
@@ -692,7 +688,7 @@ func TestRetryBudget(t *testing.T) {
 		w.WriteHeader(http.StatusBadGateway)
 	}
 	h := ruled(t, vortex.Route{RoutePolicy: vortex.RoutePolicy{
-		Retry: &vortex.Retry{Statuses: []uint16{502}, BudgetPercent: ptr(0.0), MinPerSecond: ptr(uint32(5))},
+		Retry: &vortex.Retry{Statuses: []uint16{502}, BudgetPercent: new(0.0), MinPerSecond: new(uint32(5))},
 	}}, nil, newBackend(t, "web-1", bad), newBackend(t, "web-2", bad), newBackend(t, "web-3", bad))
 	begun := time.Now()
 	const requests = 200
@@ -713,7 +709,7 @@ func TestRouteThatCannotBeReadLetsNothingThrough(t *testing.T) {
 	rec := router("web", newBackend(t, "web-1", named("app")))
 	rec.Rules = []vortex.RouteRule{{RoutePolicy: vortex.RoutePolicy{BasicAuth: &vortex.BasicAuth{Users: map[string]string{"ann": "plain"}}}}}
 	h.apply(t, rec)
-	if resp, body := h.exchange(t, "GET", "/", nil, nil); resp.StatusCode != 503 || !strings.Contains(body, "ROUTE_INVALID") {
+	if resp, body := h.exchange(t, "GET", "/", nil, nil); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "ROUTE_INVALID") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 }
@@ -754,8 +750,8 @@ func TestAccessLog(t *testing.T) {
 	}
 	b := newBackend(t, "web-1", named("hello"))
 	h := ruled(t, vortex.Route{Rules: []vortex.RouteRule{
-		{Paths: []string{"/quiet"}, RoutePolicy: vortex.RoutePolicy{AccessLog: &vortex.AccessLog{Enabled: ptr(false)}}},
-		{Paths: []string{"/id"}, RoutePolicy: vortex.RoutePolicy{RequestID: ptr(true)}},
+		{Paths: []string{"/quiet"}, RoutePolicy: vortex.RoutePolicy{AccessLog: &vortex.AccessLog{Enabled: new(false)}}},
+		{Paths: []string{"/id"}, RoutePolicy: vortex.RoutePolicy{RequestID: new(true)}},
 	}}, func(c *edge.Config) { c.Access, c.Trusted = access, []netip.Prefix{loopback} }, b)
 	resp, _ := h.exchange(t, "GET", "/id/x?secret=1", head("X-Forwarded-For", "192.0.2.7", "User-Agent", "test"), nil)
 	h.exchange(t, "GET", "/quiet", nil, nil)

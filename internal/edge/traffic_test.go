@@ -462,7 +462,7 @@ func TestWebSocketEchoesAndDrains(t *testing.T) {
 		}
 	})
 	h.apply(t, router("web", old))
-	ws, _, err := websocket.Dial( //nolint:bodyclose // the library closes it
+	ws, _, err := websocket.Dial(
 		t.Context(), "ws://"+h.addr+"/chat", &websocket.DialOptions{Host: "web.localhost"})
 	if err != nil {
 		t.Fatal(err)

@@ -194,7 +194,7 @@ func TestWebSocketOutlivesADeploy(t *testing.T) {
 	v := startProbe(t)
 	apply(t, v, probeSpec("web", "blue", tcpCheck))
 	dial := func() *websocket.Conn {
-		conn, resp, err := websocket.Dial(t.Context(), v.Run.Edge+"/ws", &websocket.DialOptions{Host: "web.localhost"}) //nolint:bodyclose // Dial has read it
+		conn, resp, err := websocket.Dial(t.Context(), v.Run.Edge+"/ws", &websocket.DialOptions{Host: "web.localhost"})
 		if err != nil {
 			t.Fatal(err)
 		}

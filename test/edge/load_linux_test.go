@@ -175,7 +175,7 @@ type reply struct {
 
 // receive reads an answer's head.
 func receive(r *bufio.Reader) (reply, error) {
-	resp, err := http.ReadResponse(r, nil) //nolint:bodyclose // it is read to its end, or ends with the connection
+	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
 		return reply{}, err
 	}

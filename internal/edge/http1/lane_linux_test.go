@@ -50,7 +50,7 @@ func TestConnectionChangesWays(t *testing.T) {
 		if _, err := io.WriteString(conn, request); err != nil {
 			t.Fatal(err)
 		}
-		resp, err := http.ReadResponse(in, nil) //nolint:bodyclose // it is read to its end
+		resp, err := http.ReadResponse(in, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -62,10 +62,12 @@ var proxies = []struct {
 	argv func(b *testing.B, protocol string, port uint16, to netip.AddrPort) []string
 }{
 	{"vortex", func(b *testing.B, protocol string, port uint16, to netip.AddrPort) []string {
+		b.Helper()
 		b.Setenv(serveEnv, fmt.Sprint(protocol, " ", port, " ", to))
 		return []string{os.Args[0]}
 	}},
 	{"haproxy", func(b *testing.B, protocol string, port uint16, to netip.AddrPort) []string {
+		b.Helper()
 		if protocol == "udp" {
 			b.Skip("HAProxy has no UDP")
 		}
@@ -84,6 +86,7 @@ listen l
 `, port, to))}
 	}},
 	{"nginx", func(b *testing.B, protocol string, port uint16, to netip.AddrPort) []string {
+		b.Helper()
 		udp := ""
 		if protocol == "udp" {
 			udp = " udp reuseport"
@@ -117,6 +120,7 @@ func beside(b *testing.B, protocol string, to netip.AddrPort, run func(b *testin
 	b.Helper()
 	for _, kind := range proxies {
 		b.Run(kind.name, func(b *testing.B) {
+			b.Helper()
 			p := &proxy{port: benchPort(b)}
 			argv := kind.argv(b, protocol, p.port, to)
 			if _, err := exec.LookPath(argv[0]); err != nil {
@@ -178,7 +182,7 @@ func serves(protocol string, port uint16) bool {
 
 func children(pid int) (pids []int) {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	for _, field := range strings.Fields(string(text)) {
+	for field := range strings.FieldsSeq(string(text)) {
 		if n, err := strconv.Atoi(field); err == nil {
 			pids = append(pids, n)
 		}
@@ -189,13 +193,9 @@ func children(pid int) (pids []int) {
 // cpu returns the processor time the proxy has used.
 func (p *proxy) cpu() (total time.Duration) {
 	for _, pid := range p.pids {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
-		if err != nil {
-			continue
-		}
 		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		for _, task := range tasks {
-			text, err = os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, task.Name()))
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, task.Name()))
 			if err == nil {
 				ns, _ := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
 				total += time.Duration(ns)
@@ -240,6 +240,7 @@ func echoes(b *testing.B) netip.AddrPort {
 // BenchmarkBesideSmall sends 64 bytes and waits for them, on 32 connections.
 func BenchmarkBesideSmall(b *testing.B) {
 	beside(b, "tcp", echoes(b), func(b *testing.B, p *proxy) {
+		b.Helper()
 		b.SetParallelism(16)
 		before := p.cpu()
 		b.RunParallel(func(pb *testing.PB) {
@@ -266,6 +267,7 @@ func BenchmarkBesideSmall(b *testing.B) {
 // BenchmarkBesideBulk sends mebibytes, on four connections.
 func BenchmarkBesideBulk(b *testing.B) {
 	beside(b, "tcp", echoes(b), func(b *testing.B, p *proxy) {
+		b.Helper()
 		b.SetBytes(1 << 20)
 		b.SetParallelism(2)
 		before := p.cpu()
@@ -291,6 +293,7 @@ func BenchmarkBesideBulk(b *testing.B) {
 // BenchmarkBesideConnect opens a connection, exchanges one byte, and closes it.
 func BenchmarkBesideConnect(b *testing.B) {
 	beside(b, "tcp", echoes(b), func(b *testing.B, p *proxy) {
+		b.Helper()
 		b.SetParallelism(8)
 		before := p.cpu()
 		b.RunParallel(func(pb *testing.PB) {
@@ -331,6 +334,7 @@ func BenchmarkBesideUDP(b *testing.B) {
 	}()
 	to, _ := netip.ParseAddrPort(pc.LocalAddr().String())
 	beside(b, "udp", to, func(b *testing.B, p *proxy) {
+		b.Helper()
 		const clients, window = 64, 4
 		before := p.cpu()
 		var left, lost atomic.Int64

@@ -61,10 +61,10 @@ func compileCompress(from *vortex.Compress) (*compress, error) {
 }
 
 // choose returns what the client likes best, and among equals what the rule does; 0 is no compression.
-func (z *compress) choose(h Fields) Coding {
+func (c *compress) choose(h Fields) Coding {
 	var best Coding
 	most := 0
-	for _, coding := range z.codings {
+	for _, coding := range c.codings {
 		if q := quality(h, names[coding]); q > most {
 			best, most = coding, q
 		}
