@@ -57,6 +57,7 @@ func (l *lane) putIdle(u *backendConn) {
 	}
 	l.idle[u.backend] = append(list, u)
 	u.expire(laneIdleAge)
+	l.lookBy(l.now + removedEvery)
 	u.receive(true)
 }
 
@@ -69,10 +70,14 @@ func (l *lane) dropIdle(u *backendConn) {
 	u.close()
 }
 
+// removedEvery is how often it is looked whether backends of idle connections were removed.
+const removedEvery = int64(time.Second)
+
 // dropRemoved closes the idle connections with backends that nobody names any more.
 func (l *lane) dropRemoved() {
 	for b, list := range l.idle {
 		if len(list) > 0 && !b.Removed() {
+			l.lookBy(l.now + removedEvery)
 			continue
 		}
 		delete(l.idle, b)

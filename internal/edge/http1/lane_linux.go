@@ -260,8 +260,13 @@ func (s *socket) expire(in time.Duration) {
 		return
 	}
 	s.deadline = s.lane.now + int64(in)
-	if l := s.lane; l.nextLook == 0 || s.deadline < l.nextLook {
-		l.nextLook = max(s.deadline, l.now+lookEvery)
+	s.lane.lookBy(s.deadline)
+}
+
+// lookBy makes the lane look at its deadlines at a time, or before.
+func (l *lane) lookBy(at int64) {
+	if l.nextLook == 0 || at < l.nextLook {
+		l.nextLook = max(at, l.now+lookEvery)
 	}
 }
 
@@ -310,8 +315,8 @@ func (l *lane) look() {
 			first = s.deadline
 		}
 	}
-	if first != 0 && (l.nextLook == 0 || first < l.nextLook) {
-		l.nextLook = max(first, l.now+lookEvery)
+	if first != 0 {
+		l.lookBy(first)
 	}
 	l.dropRemoved()
 }
