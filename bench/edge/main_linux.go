@@ -1,6 +1,6 @@
 // Command edge measures the load balancer beside the ones that people use instead: nginx and HAProxy, as Debian ships them.
 //
-//	edge -programs DIR [-short] [-json PATH] [-only http,latency,idle,kind]
+//	edge -programs DIR [-short] [-json PATH] [-only http,latency,tcp,udp,idle,kind]
 //
 // Everything is measured on this machine in one run, each proxy a process of its own in front of the same cheap backend, taking
 // turns in an order that rotates. All of them route by host, edit headers, keep figures and limit clients. bench/edge.sh builds the
@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	programs := flags.String("programs", "", "directory of the built programs piped, backend and reverse")
 	short := flags.Bool("short", false, "measure less, in under a minute")
 	jsonPath := flags.String("json", "", "also write the figures to this file, one JSON object a line")
-	only := flags.String("only", "", "measure only these, comma-separated: http, latency, idle, kind")
+	only := flags.String("only", "", "measure only these, comma-separated: http, latency, tcp, udp, idle, kind")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -79,6 +79,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return b.report.Run(ctx, out, *only, *jsonPath,
 		report.Part{Name: "http", Measure: b.measureHTTP},
 		report.Part{Name: "latency", Measure: b.measureLatency},
+		report.Part{Name: "tcp", Measure: b.measureTCP},
+		report.Part{Name: "udp", Measure: b.measureUDP},
 		report.Part{Name: "idle", Measure: b.measureIdle},
 		report.Part{Name: "kind", Measure: b.measureKind},
 	)
