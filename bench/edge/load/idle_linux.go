@@ -11,8 +11,8 @@ import (
 // Idle is connections that have been asked one thing each and are kept open.
 type Idle struct{ fds []int }
 
-// perAddress is how many connections come from one address of this machine: fewer than it has ports for them.
-const perAddress = 20_000
+// perAddress is how many connections come from one address of this machine: fewer than it has ports for them, and than the edge takes from one client.
+const perAddress = 8_000
 
 // OpenIdle opens n connections, sends a request on each and waits for its answer. What was opened is in the result even when the
 // rest could not be.
