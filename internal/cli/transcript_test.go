@@ -37,6 +37,7 @@ var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
 //	$ vortex … &      goes on beside the lines after it
 //	$ until N         waits until that printed N lines
 //	$ wait N          does so, interrupts it, and shows what it printed
+//	$ wait            waits until it ends by itself, and shows what it printed
 //	$ tty vortex …    has a terminal as its stdout; \e is the escape character
 //	$ far on, off     starts and stops a second server of the same store, at $FAR
 //	$ keep DIR, off   backs the store up; off waits until everything is in the directory
@@ -127,8 +128,10 @@ func (s *scene) play(line string) string {
 	case "until":
 		s.until(rest)
 	case "wait":
-		s.until(rest)
-		s.beside.interrupt()
+		if rest != "" {
+			s.until(rest)
+			s.beside.interrupt()
+		}
 		shown := s.shown(s.beside)
 		kindtest.Eventually(s, "its watch ends", func() bool { return s.Store.Watchers() <= s.watchers })
 		return shown
