@@ -27,7 +27,7 @@ var groups = map[string]group{
 	"core": {
 		packages: []string{
 			"vortex/internal/kind", "vortex/internal/kind/backup", "vortex/internal/kind/ksl/...", "vortex/internal/kind/engine", "vortex/internal/event", "vortex/internal/authz",
-			"vortex/internal/loop", "vortex/internal/settings", "vortex/internal/runtime",
+			"vortex/internal/loop", "vortex/internal/settings", "vortex/internal/runtime", "vortex/internal/cluster/pki",
 			"vortex/internal/health", "vortex/internal/spec", "vortex/internal/rollout", "vortex/internal/scheduler",
 		},
 		may:     []string{"domain", "core"},
