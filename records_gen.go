@@ -329,6 +329,20 @@ func (AccessVerb) Values() []AccessVerb {
 	return []AccessVerb{AccessVerbRead, AccessVerbWrite, AccessVerbSchema, AccessVerbAdmin}
 }
 
+// ClusterRole is what IdentityRecord.role, JoinRecord.role may be.
+type ClusterRole string
+
+// The values of ClusterRole.
+const (
+	ClusterRoleAgent  ClusterRole = "agent"
+	ClusterRoleServer ClusterRole = "server"
+)
+
+// Values returns every ClusterRole in the order of the schema.
+func (ClusterRole) Values() []ClusterRole {
+	return []ClusterRole{ClusterRoleAgent, ClusterRoleServer}
+}
+
 // ListenerProtocol is what EdgeListener.protocol may be.
 type ListenerProtocol string
 
@@ -1177,6 +1191,39 @@ type TokenRecord struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
+// ClusterRecord is a record below vortex:cluster.
+// The cluster itself, at vortex:cluster:self. Written by the server that founds it.
+type ClusterRecord struct {
+	ID        string    `json:"id"`
+	Epoch     uint64    `json:"epoch"` // certificates of another epoch are not valid
+	Ca        string    `json:"ca"`    // certificates of the CA, PEM
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// IdentityRecord is a record below vortex:identity.
+// A server or node that was let in. Its certificate is worth something as long as this is here and names its key.
+// Written by the server that lets it in.
+type IdentityRecord struct {
+	Name     string      `json:"name"`
+	Role     ClusterRole `json:"role"`
+	Key      string      `json:"key"`               // SHA-256 of its public key, in hex
+	Address  string      `json:"address,omitempty"` // of a server: host:port of its gRPC services, for the others
+	Hosts    []string    `json:"hosts,omitempty"`   // of a server: names and addresses its certificate is for
+	Token    string      `json:"token,omitempty"`   // the id of the token it joined with
+	JoinedAt time.Time   `json:"joined_at"`
+}
+
+// JoinRecord is a record below vortex:join.
+// A token that lets somebody join; it has a TTL. Written by whoever has the role admin, its uses by the server that takes it.
+type JoinRecord struct {
+	ID        string      `json:"id"`
+	Hash      string      `json:"hash"` // SHA-256 of the secret, in hex; the token itself is kept nowhere
+	Role      ClusterRole `json:"role"`
+	Uses      uint32      `json:"uses"` // that are left
+	ExpiresAt time.Time   `json:"expires_at"`
+	CreatedAt time.Time   `json:"created_at"`
+}
+
 // EdgeFile is what stands in no field yet.
 // The file of `vortex edge --config`.
 type EdgeFile struct {
@@ -1328,4 +1375,7 @@ var (
 	Events      = Table[EventRecord]{Type: "EventRecord", Prefix: "vortex:event"}
 	Roles       = Table[RoleRecord]{Type: "RoleRecord", Prefix: "vortex:role"}
 	Tokens      = Table[TokenRecord]{Type: "TokenRecord", Prefix: "vortex:token"}
+	Clusters    = Table[ClusterRecord]{Type: "ClusterRecord", Prefix: "vortex:cluster"}
+	Identities  = Table[IdentityRecord]{Type: "IdentityRecord", Prefix: "vortex:identity"}
+	JoinTokens  = Table[JoinRecord]{Type: "JoinRecord", Prefix: "vortex:join"}
 )

@@ -38,7 +38,7 @@ func (s *Server) caller(r *http.Request) (*authz.Caller, error) {
 		return caller, nil
 	}
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		return s.Access.Certificate(authz.Identify(r.TLS.PeerCertificates[0])), nil
+		return s.Access.Certificate(authz.Identify(r.TLS.PeerCertificates[0]))
 	}
 	return nil, vortex.Errorf(vortex.Unauthenticated, "a token is needed: send `Authorization: Bearer TOKEN`\n`vortex token` on the server's machine prints it, `vortex login` keeps it")
 }

@@ -3,9 +3,7 @@ package authz
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
-	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -16,9 +14,9 @@ import (
 	"vortex/internal/kind"
 )
 
-// Authority knows every role and token. Set its fields before the first call; its methods are safe for concurrent use.
+// Authority knows every role, token and member of the cluster. Set its fields before the first call; its methods are safe for concurrent use.
 type Authority struct {
-	// Store holds the roles and tokens.
+	// Store holds the roles, tokens and identities.
 	Store *kind.Store
 	// Token is the bearer token of the role admin; empty accepts none.
 	Token string
@@ -26,38 +24,20 @@ type Authority struct {
 	Anonymous Mode
 
 	current atomic.Pointer[register]
-	changes atomic.Pointer[kind.Watch] // of roles and tokens; something is pending when current is out of date
+	changes atomic.Pointer[kind.Watch] // of roles, tokens and identities; something is pending when current is out of date
 	loading atomic.Bool
 
 	mu sync.Mutex // held while current is replaced
 }
 
-// register is what was known of roles and tokens at one moment.
+// register is what was known of roles, tokens and identities at one moment.
 type register struct {
 	admin, anonymous *Caller
 	tokens           map[[sha256.Size]byte]*Caller
 	roles            map[string]*Role
+	identities       map[string]*vortex.IdentityRecord
 	certificates     sync.Map // Identity.key -> *Caller, made when it is first seen
-}
-
-// Identity is what a client certificate says, as far as it matters here.
-type Identity struct {
-	// Name is the subject's common name, else the first URI among its alternative names.
-	Name string
-	// Roles are the subject's organizations.
-	Roles []string
-
-	key string
-}
-
-// Identify reads a client certificate, whose chain must have been verified.
-func Identify(cert *x509.Certificate) *Identity {
-	id := &Identity{Name: cert.Subject.CommonName, Roles: cert.Subject.Organization}
-	if id.Name == "" && len(cert.URIs) > 0 {
-		id.Name = cert.URIs[0].String()
-	}
-	id.key = fmt.Sprintf("%q", append([]string{id.Name}, id.Roles...)) // quoted: a name may hold anything
-	return id
+	store            *kind.Store
 }
 
 // Bearer returns the caller that a token belongs to.
@@ -67,26 +47,6 @@ func (a *Authority) Bearer(token string) (*Caller, error) {
 		return nil, vortex.Errorf(vortex.Unauthenticated, "the token is not valid; see `vortex login`")
 	}
 	return c, c.live()
-}
-
-// Certificate returns the caller that a client certificate belongs to.
-func (a *Authority) Certificate(id *Identity) *Caller {
-	for {
-		r := a.register()
-		c, ok := r.certificates.Load(id.key)
-		if !ok {
-			c, _ = r.certificates.LoadOrStore(id.key, r.certified(id))
-		}
-		if a.current.Load() == r { // whoever replaces r from now on sees this caller
-			return c.(*Caller) //nolint:errcheck,forcetypeassert // nothing else is stored
-		}
-	}
-}
-
-func (r *register) certified(id *Identity) *Caller {
-	c := newCaller("certificate \""+id.Name+"\"", r.find(id.Roles...)...)
-	c.asked = id.Roles
-	return c
 }
 
 // Nobody returns the caller that shows neither token nor certificate.
@@ -118,9 +78,9 @@ func (a *Authority) Run(ctx context.Context) error {
 // watchAgain is how long Run waits after its watch broke.
 const watchAgain = 100 * time.Millisecond
 
-// watch subscribes to roles and tokens.
+// watch subscribes to roles, tokens and identities.
 func (a *Authority) watch() *kind.Watch {
-	return a.Store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Roles.Prefix, vortex.Tokens.Prefix}})
+	return a.Store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Roles.Prefix, vortex.Tokens.Prefix, vortex.Identities.Prefix}})
 }
 
 // register returns what is known now: every change that the store has taken in is in it.
@@ -164,13 +124,16 @@ func (a *Authority) told() bool {
 	return false
 }
 
-// load reads every role and token.
+// load reads every role, token and identity.
 func (a *Authority) load() *register {
 	before := a.current.Load()
 	if before == nil {
 		before = &register{}
 	}
-	r := &register{admin: before.admin, anonymous: before.anonymous, tokens: map[[sha256.Size]byte]*Caller{}, roles: map[string]*Role{}}
+	r := &register{
+		admin: before.admin, anonymous: before.anonymous, tokens: map[[sha256.Size]byte]*Caller{}, roles: map[string]*Role{},
+		identities: map[string]*vortex.IdentityRecord{}, store: a.Store,
+	}
 	if r.admin == nil {
 		r.admin, r.anonymous = newCaller("the admin token", adminRole), nobody(a.Anonymous)
 	}
@@ -181,13 +144,16 @@ func (a *Authority) load() *register {
 		for _, rec := range kind.List(v, vortex.Tokens) {
 			r.addToken(rec, before)
 		}
+		for _, rec := range kind.List(v, vortex.Identities) {
+			r.identities[rec.ID] = rec.Value
+		}
 	})
 	if a.Token != "" {
 		r.tokens[sha256.Sum256([]byte(a.Token))] = r.admin
 	}
 	before.certificates.Range(func(key, c any) bool {
 		caller := c.(*Caller) //nolint:errcheck,forcetypeassert // nothing else is stored
-		if slices.EqualFunc(caller.roles, r.find(caller.asked...), (*Role).same) {
+		if roles, ok := r.rolesOf(caller.identity); ok && slices.EqualFunc(caller.roles, roles, (*Role).same) {
 			r.certificates.Store(key, c)
 		}
 		return true
@@ -227,6 +193,7 @@ func (r *register) addToken(rec kind.Entry[vortex.TokenRecord], before *register
 		return
 	}
 	c := newCaller("token \""+rec.ID+"\"", roles...)
+	c.store = r.store
 	c.revision, c.expires = rec.ModRevision, rec.Value.ExpiresAt
 	r.tokens[key] = c
 }

@@ -1,7 +1,8 @@
 // Package authz decides who a caller of the store is and what it may do.
 //
 // A role is a set of grants: verbs on the keys below a prefix. A caller has roles: through its bearer token, through its
-// client certificate, or because it shows neither and is anonymous. Grants add up; what no grant allows is refused.
+// client certificate, or because it shows neither and is anonymous. Grants add up; what no grant allows is refused. A server
+// or node of the cluster has its role by its certificate for as long as the store's record of it names the certificate's key.
 //
 // It guarantees that a role or token that was removed gives nothing any more once its removal was acknowledged, on
 // streams that are already open too. It keeps no token, only hashes, and knows no transport.
@@ -57,11 +58,19 @@ type Role struct {
 	// Fences hold back grants with a shorter prefix than theirs: what is below a fence has to be granted there.
 	Fences []Grant
 
-	revision int64 // of its record; 0: built in
+	revision int64  // of its record; 0: built in
+	node     string // of a node's role, whose id it is
 }
 
 // fences are those of every role: what is behind them says who may do what, or is secret.
-var fences = []Grant{{vortex.Tokens.Prefix, Read | Write}, {"vortex:secret", Read | Write}, {vortex.Roles.Prefix, Write}}
+var fences = []Grant{
+	{vortex.Tokens.Prefix, Read | Write},
+	{vortex.JoinTokens.Prefix, Read | Write},
+	{"vortex:secret", Read | Write},
+	{vortex.Roles.Prefix, Write},
+	{vortex.Identities.Prefix, Write},
+	{vortex.Clusters.Prefix, Write},
+}
 
 // schemas is where schemas are kept. To write there is to change the schema.
 const schemas = "vortex:schema"

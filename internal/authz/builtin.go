@@ -38,12 +38,12 @@ var (
 // nodePrefix begins the names of the roles of nodes: node:<id>.
 const nodePrefix = "node:"
 
-// NodeRole returns the role of a node: it reads what is not secret and writes what only that node and its edge write.
-// Containers and events have keys that do not name their node; it may write all of them.
+// NodeRole returns the role of a node: it reads what agents and edges need, no secret, and writes what only that node and its edge
+// write. Of containers, metrics and events, whose keys begin the same for all nodes, it may write its own: see Caller.Check.
 func NodeRole(id string) *Role {
-	role := &Role{Name: nodePrefix + id, Grants: []Grant{{"", Read}}}
+	role := &Role{Name: nodePrefix + id, Grants: []Grant{{"vortex", Read}, {vortex.Routers.Prefix, Read}}, node: id}
 	for _, key := range []string{
-		vortex.Nodes.Key(id), vortex.Edges.Key(id), vortex.Containers.Prefix, vortex.Events.Prefix, vortex.Metrics.Prefix,
+		vortex.Nodes.Key(id), vortex.Edges.Key(id), vortex.Quotas.Key(id), vortex.Containers.Prefix, vortex.Events.Prefix, vortex.Metrics.Prefix,
 	} {
 		role.Grants = append(role.Grants, Grant{key, Write})
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"vortex"
+	"vortex/internal/kind"
 )
 
 // Caller is somebody whose token or certificate was checked, or nobody in particular.
@@ -16,7 +17,8 @@ type Caller struct {
 	all      bool
 	expires  time.Time // zero: never
 	revision int64     // of the token's record
-	asked    []string  // the roles that its certificate names
+	identity *Identity // of who showed a certificate
+	store    *kind.Store
 
 	mu    sync.Mutex
 	ended error                                 // why it may do nothing any more
@@ -39,12 +41,15 @@ func (c *Caller) May(verb Verb, key string) bool {
 		verb, key = Schema, ""
 	}
 	for _, r := range c.roles {
-		if r.May(verb, key) {
+		if r.May(verb, key) && (verb != Write || r.node == "" || c.owns(r.node, key)) {
 			return true
 		}
 	}
 	return false
 }
+
+// Identity returns what the caller's certificate says, nil when it showed a token or nothing.
+func (c *Caller) Identity() *Identity { return c.identity }
 
 // Check returns nil when the caller may do something to a key, and else why not.
 func (c *Caller) Check(verb Verb, key string) error {

@@ -2,7 +2,9 @@ package kindrpc
 
 import (
 	"context"
+	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/tap"
@@ -29,6 +31,9 @@ type callerKey struct{}
 
 // admit finds out who calls before anything of the request's message was read, and refuses who nobody knows.
 func (s *Service) admit(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if slices.Contains(s.Public, info.FullMethodName) {
+		return ctx, nil
+	}
 	caller, err := s.identify(ctx, info.Header["authorization"])
 	if err != nil {
 		return ctx, s.fail(err)
@@ -56,9 +61,26 @@ func (s *Service) identify(ctx context.Context, authorization []string) (*authz.
 		return authority.Bearer(token)
 	}
 	if id := certificate(ctx); id != nil {
-		return authority.Certificate(id), nil
+		caller, err := authority.Certificate(id)
+		if err != nil && s.caughtUp(ctx) {
+			return authority.Certificate(id)
+		}
+		return caller, err
 	}
 	return authority.Nobody()
+}
+
+// caughtUp waits until this server knows what the others do, such as who has just joined through another one.
+func (s *Service) caughtUp(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return !s.Store.Stale() && s.Store.Sync(ctx) == nil
+}
+
+// Caller returns who makes a call of another service on the same server, nil for one of Service.Public.
+func Caller(ctx context.Context) *authz.Caller {
+	caller, _ := ctx.Value(callerKey{}).(*authz.Caller)
+	return caller
 }
 
 // authority returns who knows the callers.
@@ -75,6 +97,9 @@ func (a access) read(key string) error { return a.Check(authz.Read, key) }
 
 // mayRead reports whether the caller may read a key.
 func (a access) mayRead(key string) bool { return a.May(authz.Read, key) }
+
+// put refuses to put a value that the caller may not write.
+func (a access) put(key string, value []byte) error { return a.CheckPut(key, value) }
 
 // write refuses a key that the caller may not write.
 func (a access) write(key string) error { return a.Check(authz.Write, key) }

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	kindpb "vortex/proto/kind"
 )
@@ -45,10 +46,19 @@ func NewServer(s *Service, opts ...grpc.ServerOption) *grpc.Server {
 	return srv
 }
 
-// unary keeps a panic of a handler from ending the process.
+// unary keeps a panic of a handler from ending the process, and puts the errors of other services into the wire's form.
 func (s *Service) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
 	defer s.recovered(&err)
-	return handle(ctx, req)
+	resp, err = handle(ctx, req)
+	return resp, s.coded(err)
+}
+
+// coded returns an error with its code on the wire.
+func (s *Service) coded(err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return s.fail(err)
 }
 
 // recovered makes a panic an internal error.
@@ -76,7 +86,7 @@ func (s *Service) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo
 	if ss.Context().Err() == nil && ctx.Err() != nil {
 		return s.fail(context.Cause(ctx))
 	}
-	return err
+	return s.coded(err)
 }
 
 // heldStream is a stream whose context ends when its caller loses what it may do.

@@ -35,6 +35,8 @@ type Service struct {
 	Token string
 	// Anonymous is what clients without a token may do; "" is off.
 	Anonymous Anonymous
+	// Public are full names of methods of other services on the same gRPC server that anybody may call.
+	Public []string
 	// Version is reported by Status.
 	Version string
 	// Limits bound what clients can make the server hold.

@@ -29,7 +29,7 @@ func (s *Service) putOp(ctx context.Context, req *kindpb.PutRequest) (kind.Op, e
 	if err != nil {
 		return kind.Op{}, err
 	}
-	if err := acc.write(req.GetKey()); err != nil {
+	if err := acc.put(req.GetKey(), req.GetValue()); err != nil {
 		return kind.Op{}, err
 	}
 	ttl, err := lifetime(req.TtlMs)

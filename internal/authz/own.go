@@ -1,0 +1,54 @@
+package authz
+
+import (
+	"strings"
+
+	"vortex"
+	"vortex/internal/kind"
+)
+
+// owns reports whether a key that any node may write in general is this node's own: a container that is placed on it or
+// was observed by it, metrics of its edge, an event that is new or its own.
+func (c *Caller) owns(node, key string) bool {
+	switch {
+	case below(vortex.Containers.Prefix, key):
+		id := vortex.Containers.ID(key)
+		placed, err := kind.Get(c.store, vortex.Placements, id)
+		if err == nil && placed.Value.Node == node {
+			return true
+		}
+		seen, err := kind.Get(c.store, vortex.Containers, id)
+		return err == nil && seen.Value.Node == node
+	case below(vortex.Metrics.Prefix, key):
+		return strings.HasSuffix(key, ":"+node)
+	case below(vortex.Events.Prefix, key):
+		before, err := kind.Get(c.store, vortex.Events, vortex.Events.ID(key))
+		return vortex.IsKind(err, vortex.NotFound) || err == nil && before.Value.Node == node
+	default:
+		return true
+	}
+}
+
+// CheckPut is Check of a write with the value to be put: a node may only say of itself that it runs a container, and of the app
+// that the container is placed for.
+func (c *Caller) CheckPut(key string, value []byte) error {
+	if err := c.Check(Write, key); err != nil || c.all || !below(vortex.Containers.Prefix, key) {
+		return err
+	}
+	for _, r := range c.roles {
+		if r.node != "" && !c.tells(r.node, key, value) {
+			return vortex.Errorf(vortex.Denied, "%s may not write %q: it is a container of another node or app", c.name, key)
+		}
+	}
+	return nil
+}
+
+// tells reports whether a container's record says what its node can know.
+func (c *Caller) tells(node, key string, value []byte) bool {
+	rec, err := vortex.Containers.Decode(value)
+	if err != nil {
+		return true // the store says what is wrong with it
+	}
+	placed, err := kind.Get(c.store, vortex.Placements, vortex.Containers.ID(key))
+	return rec.Node == node && (err != nil || placed.Value.Node != node || placed.Value.ClientID == rec.ClientID)
+}
