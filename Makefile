@@ -8,6 +8,7 @@ LDFLAGS     := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 EMBEDDED    := internal/runtime/oci/embedded/bin
 TOOL        := go tool -modfile=tools/go.mod
 RUNNER_SRC  := $(shell find internal/runtime/oci/runner internal/runtime/shim -name '*.go' 2>/dev/null) go.mod
+PULSE_SRC   := $(shell find internal/heartbeat/pulse -name '*.go' 2>/dev/null) go.mod
 
 .DEFAULT_GOAL := help
 
@@ -30,8 +31,11 @@ $(EMBEDDED)/runner: $(RUNNER_SRC) | deps
 	CGO_ENABLED=1 go build -trimpath -tags netgo,osusergo,seccomp \
 		-ldflags '-s -w -linkmode external -extldflags "-static"' -o $@ ./internal/runtime/oci/runner
 
+$(EMBEDDED)/pulse: $(PULSE_SRC)
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ ./internal/heartbeat/pulse/cmd
+
 .PHONY: helpers
-helpers: $(EMBEDDED)/shim $(EMBEDDED)/runner ## build the two programs that the binary embeds
+helpers: $(EMBEDDED)/shim $(EMBEDDED)/runner $(EMBEDDED)/pulse ## build the three programs that the binary embeds
 
 .PHONY: build
 build: helpers ## build bin/vortex, static
@@ -55,7 +59,7 @@ dev: build ## start Vortex with debug logs and its data in ./data
 
 .PHONY: rebuild
 rebuild: ## build again from nothing; data stays
-	@rm -rf bin $(EMBEDDED)/shim $(EMBEDDED)/runner
+	@rm -rf bin $(EMBEDDED)/shim $(EMBEDDED)/runner $(EMBEDDED)/pulse
 	@$(MAKE) --no-print-directory build
 
 .PHONY: down
@@ -136,4 +140,4 @@ image: build ## build the image vortex:latest with the Docker Engine
 
 .PHONY: clean
 clean: down ## stop Vortex, remove what was built and ./data
-	rm -rf bin dist data coverage.out examples/hello/hello $(EMBEDDED)/shim $(EMBEDDED)/runner
+	rm -rf bin dist data coverage.out examples/hello/hello $(EMBEDDED)/shim $(EMBEDDED)/runner $(EMBEDDED)/pulse

@@ -45,6 +45,7 @@ var groups = map[string]group{
 		packages: []string{
 			"vortex/internal/runtime/bundle", "vortex/internal/runtime/shim", "vortex/internal/runtime/shim/layout",
 			"vortex/internal/runtime/logfile", "vortex/internal/runtime/logread", "vortex/internal/runtime/oci/embedded",
+			"vortex/internal/heartbeat", "vortex/internal/heartbeat/pulse",
 		},
 		may:     []string{"domain", "core", "kit"},
 		because: "what drivers share lies beneath all of them",
@@ -88,7 +89,7 @@ var groups = map[string]group{
 		because:  "main turns flags into a configuration, runs it and exits",
 	},
 	"helper": {
-		packages: []string{"vortex/internal/runtime/oci/runner", "vortex/internal/runtime/shim/cmd"},
+		packages: []string{"vortex/internal/runtime/oci/runner", "vortex/internal/runtime/shim/cmd", "vortex/internal/heartbeat/pulse/cmd"},
 		may:      []string{"kit"},
 		because:  "they stay beside every container: each megabyte counts",
 	},

@@ -1,4 +1,4 @@
-// Package embedded carries the driver's helper programs, shim and runner, inside the main binary. They are built into bin/ before
+// Package embedded carries the helper programs inside the main binary: the driver's, shim and runner, and pulse, which beats for the node. They are built into bin/ before
 // the main binary is; a checkout without them compiles and says so when asked.
 package embedded
 
@@ -18,6 +18,7 @@ var files embed.FS
 const (
 	shimName   = "shim"
 	runnerName = "runner"
+	pulseName  = "pulse"
 )
 
 // Present reports whether the helpers were built in.
@@ -38,6 +39,14 @@ func Unpack(dir string) (shim, runner string, err error) {
 	}
 	runner, err = unpack(dir, runnerName)
 	return shim, runner, err
+}
+
+// UnpackPulse writes the program of heartbeats into dir, which it makes, and returns its path.
+func UnpackPulse(dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make helper directory: %w", err)
+	}
+	return unpack(dir, pulseName)
 }
 
 func unpack(dir, name string) (string, error) {

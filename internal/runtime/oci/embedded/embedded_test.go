@@ -42,3 +42,15 @@ func TestUnpack(t *testing.T) {
 		t.Errorf("left over: %q", left)
 	}
 }
+
+func TestUnpackPulse(t *testing.T) {
+	pulse, err := embedded.UnpackPulse(filepath.Join(t.TempDir(), "bin"))
+	switch {
+	case err != nil && !strings.Contains(err.Error(), "make build"):
+		t.Errorf("without the program: %v, want what to do", err)
+	case err == nil:
+		if fi, err := os.Stat(pulse); err != nil || fi.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", pulse, fi, err)
+		}
+	}
+}
