@@ -27,6 +27,15 @@ type Embedded struct {
 	Name string
 	// ClientAddr and PeerAddr are host:port to listen on. Empty listens on a unix socket in Dir only.
 	ClientAddr, PeerAddr string
+	// PeerAdvertise is the host:port by which the other members reach this one; default PeerAddr.
+	PeerAdvertise string
+	// PeerTLS protects what members say to each other; without it they speak plainly.
+	PeerTLS PeerTLS
+	// Group is the members of the group that this one begins with or joins, by name, with their URLs and its own. Empty is a
+	// group of one. A member that has data already is in its group, whatever this says.
+	Group map[string]string
+	// Join is set when the group runs already and has this member as a learner.
+	Join bool
 	// MaxRequestBytes bounds one transaction; default 16 MiB.
 	MaxRequestBytes uint
 	// Log receives etcd's warnings and errors.
@@ -36,9 +45,13 @@ type Embedded struct {
 const (
 	tickMillis     = 30  // heartbeat interval: at 10 the ticks alone cost an idle process over one per cent of a core
 	electionMillis = 300 // election timeout, and most of what a start waits for
-	maxTxnOps      = 20_000
-	groupOps       = 2000      // of all transactions that share a round
-	groupBytes     = 512 << 10 // the same
+	// A member that others reach asks for votes when it heard nothing of its leader for one to two of these. They hold for a host that
+	// is gone; a process that died is found out by its connection, see sentinel.
+	groupTickMillis     = 25
+	groupElectionMillis = 250
+	maxTxnOps           = 20_000
+	groupOps            = 2000      // of all transactions that share a round
+	groupBytes          = 512 << 10 // the same
 	// snapshotCount is after how many rounds etcd writes down where it is, so that a start need not read older ones again, and
 	// catchUp how many it keeps in memory for members that lag. A round may be large: etcd's own 10,000 and 5,000 took
 	// half a gigabyte after a million records.
@@ -46,6 +59,7 @@ const (
 	catchUp       = 500
 	quotaBytes    = 8 << 30
 	readyTimeout  = 30 * time.Second
+	reminder      = 10 * time.Second
 	peerSocket    = "peer.sock"
 	clientSocket  = "client.sock"
 )
@@ -57,6 +71,9 @@ func (c Embedded) Open(ctx context.Context) (*Engine, error) {
 	}
 	sockets, forget, err := c.socketDir()
 	if err != nil {
+		return nil, err
+	}
+	if err := c.PeerTLS.check(); err != nil {
 		return nil, err
 	}
 	e, err := c.start(ctx, sockets)
@@ -72,40 +89,37 @@ func (c Embedded) Open(ctx context.Context) (*Engine, error) {
 // start runs the member with its private sockets in a directory.
 func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
 	failed := &failure{log: c.Log}
-	member, err := startMember(c.config(sockets, failed))
+	cfg := c.config(sockets, failed)
+	member, err := startMember(cfg)
 	if err != nil {
 		return nil, c.unusable(err)
 	}
-	select {
-	case <-member.Server.ReadyNotify():
-	case err := <-member.Err():
-		member.Close()
-		return nil, fmt.Errorf("start embedded etcd: %w", err)
-	case <-ctx.Done():
-		member.Close()
-		return nil, context.Cause(ctx)
-	case <-time.After(readyTimeout):
-		go member.Close() // it may wait for the very thing that did not happen; the process ends soon
-		return nil, c.unusable(fmt.Errorf("it was not ready within %s", readyTimeout))
+	if err := c.ready(ctx, member); err != nil {
+		return nil, err
 	}
 	failed.started.Store(true)
 	shrink(member, c.Log)
 	client := v3client.New(member.Server)
 	e := newEngine(newRoute(client), "", bounds{operations: groupOps, bytes: groupBytes})
 	e.follow = followMember(member.Server)
+	if c.PeerAddr != "" {
+		e.changed = member.Server.LeaderChangedNotify
+	}
+	e.group = newGroup(member.Server, cfg, c.Log)
 	space := newDisk(c.Dir)
-	e.room = func(bytes int) error { return cmp.Or(failed.err(), space.room(bytes)) }
+	e.room = func(bytes int) error { return cmp.Or(failed.err(), e.group.trouble(), space.room(bytes)) }
 	e.index = func(ctx context.Context) (int64, error) {
-		if err := failed.err(); err != nil {
+		if err := cmp.Or(failed.err(), e.group.trouble()); err != nil {
 			return 0, err
 		}
-		if err := member.Server.LinearizableReadNotify(ctx); err != nil {
+		if err := confirmed(ctx, member.Server); err != nil {
 			return 0, fmt.Errorf("wait for quorum: %w", err)
 		}
 		return member.Server.KV().Rev(), nil
 	}
 	e.settle = func() { pageOut(filepath.Join(member.Config().Dir, "member", "snap", "db")) }
 	e.close = func() error {
+		e.group.stop()
 		err := client.Close()
 		if failed.err() != nil {
 			go member.Close() // it may wait for what has ended; the process ends soon
@@ -118,6 +132,38 @@ func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
 		return err
 	}
 	return e, nil
+}
+
+// ready waits until the member serves, and ends it when it does not. One of several waits for the others as long as it takes.
+func (c Embedded) ready(ctx context.Context, member *embed.Etcd) error {
+	var late <-chan time.Time
+	if len(member.Server.Cluster().Members()) <= 1 && len(c.Group) <= 1 {
+		late = time.After(readyTimeout)
+	}
+	remind := time.NewTicker(reminder)
+	defer remind.Stop()
+	for {
+		select {
+		case <-member.Server.ReadyNotify():
+			return nil
+		case <-member.Server.StoppingNotify():
+			go member.Close()
+			return ErrRemoved
+		case err := <-member.Err():
+			member.Close()
+			return fmt.Errorf("start embedded etcd: %w", err)
+		case <-ctx.Done():
+			member.Close()
+			return context.Cause(ctx)
+		case <-late:
+			go member.Close() // it may wait for the very thing that did not happen; the process ends soon
+			return c.unusable(fmt.Errorf("it was not ready within %s", readyTimeout))
+		case <-remind.C:
+			if c.Log != nil {
+				c.Log.WarnContext(ctx, "Store waits for the other members: more than half of them must run", "members", len(member.Server.Cluster().Members()))
+			}
+		}
+	}
 }
 
 // unusable is the error of a store that does not start.
@@ -162,12 +208,10 @@ func (c Embedded) config(sockets string, failed *failure) *embed.Config {
 	if cfg.Name == "" {
 		cfg.Name = "vortex"
 	}
-	peer := listenURL(c.PeerAddr, filepath.Join(sockets, peerSocket))
 	client := listenURL(c.ClientAddr, filepath.Join(sockets, clientSocket))
-	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{advertised(peer, "2380")}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{advertised(client, "2379")}
-	cfg.InitialCluster = cfg.Name + "=" + cfg.AdvertisePeerUrls[0].String()
 	cfg.TickMs, cfg.ElectionMs = tickMillis, electionMillis
+	c.peers(cfg, listenURL(c.PeerAddr, filepath.Join(sockets, peerSocket)))
 	cfg.MaxTxnOps = maxTxnOps
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = snapshotCount, catchUp
 	cfg.MaxRequestBytes = max(c.MaxRequestBytes, 16<<20)

@@ -25,15 +25,17 @@ var errSilent = errors.New("no answer in time")
 
 // Engine stores keys in etcd below a prefix.
 type Engine struct {
-	route  *route
-	prefix string
-	index  func(context.Context) (int64, error)
-	follow follower
-	close  func() error
-	settle func()                // after much was read: gives back memory that will not be needed soon; may be nil
-	room   func(bytes int) error // an error while so much cannot be written; nil where the disk is another machine's
-	ours   progress
-	groups *groups
+	route   *route
+	prefix  string
+	index   func(context.Context) (int64, error)
+	follow  follower
+	close   func() error
+	settle  func()                // after much was read: gives back memory that will not be needed soon; may be nil
+	room    func(bytes int) error // an error while so much cannot be written; nil where the disk is another machine's
+	ours    progress
+	groups  *groups
+	group   *Group                 // nil where the members are other processes
+	changed func() <-chan struct{} // closed when the members have another leader; nil where there is one member, or they are other processes
 }
 
 // newEngine returns an engine on the way to a cluster, all but index, follow and close.

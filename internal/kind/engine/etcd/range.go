@@ -26,6 +26,9 @@ func (e *Engine) Range(ctx context.Context, lo, hi string, rev *int64) iter.Seq2
 		for {
 			opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(limit), clientv3.WithRev(*rev)}
 			resp, err := e.route.client().Get(ctx, key, opts...)
+			for e.group != nil && changedLeader(err) && ctx.Err() == nil {
+				resp, err = e.route.client().Get(ctx, key, opts...)
+			}
 			if err != nil {
 				yield(engine.KV{}, classify(ctx, "range", err))
 				return

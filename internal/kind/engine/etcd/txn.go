@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -25,11 +26,39 @@ func (e *Engine) send(ctx context.Context, txns []engine.Txn) ([]engine.Result, 
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSilent)
 	defer cancel()
+	ctx, end := e.impatient(ctx)
+	defer end()
 	if len(txns) == 1 {
 		result, err := e.sendOne(ctx, txns[0])
 		return []engine.Result{result}, err
 	}
 	return e.sendMany(ctx, txns)
+}
+
+// afterwards is how long what was on its way when the leader changed may still arrive.
+const afterwards = 100 * time.Millisecond
+
+// impatient returns a context that ends soon after the members have another leader: what was on its way to the old one may be lost, and
+// nobody would ever tell.
+func (e *Engine) impatient(ctx context.Context) (context.Context, func()) {
+	if e.changed == nil {
+		return ctx, func() {}
+	}
+	changed := e.changed()
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(afterwards):
+			cancel(errSilent)
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // size is about what transactions take on disk: once in the log, once in the database.
