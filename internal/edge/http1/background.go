@@ -32,6 +32,7 @@ type background struct {
 
 	mu       sync.Mutex
 	stopping bool
+	severed  bool          // the server has cut the connection: no client comes back to it
 	left     chan struct{} // closed when the client left; made on demand
 	gone     atomic.Bool   // the client left
 }
@@ -40,7 +41,9 @@ type background struct {
 func (b *background) reset() {
 	b.err, b.faulty = nil, false
 	b.up, b.relay, b.body, b.from = nil, relay{}, body{}, time.Time{}
-	b.gone.Store(false)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gone.Store(b.severed)
 	b.left = nil
 }
 
@@ -156,11 +159,24 @@ func (b *background) lookOut() {
 // leave gives the request up.
 func (b *background) leave() {
 	b.mu.Lock()
+	b.setGone()
+	b.mu.Unlock()
+	b.conn.abort()
+}
+
+// sever makes the client gone, for this request and for one that is about to begin.
+func (b *background) sever() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.severed = true
+	b.setGone()
+}
+
+// setGone is called with mu held.
+func (b *background) setGone() {
 	if !b.gone.Swap(true) && b.left != nil { // a second run sees the same end
 		close(b.left)
 	}
-	b.mu.Unlock()
-	b.conn.abort()
 }
 
 // send moves the body and reports whether it reached its end. A fault of the client's side gives the request up; one of

@@ -235,8 +235,10 @@ func (c *conn) retire() {
 	}
 }
 
-// cut ends the connection at once, with whatever is on it.
+// cut ends the connection at once, with whatever is on it. That the client is gone is said first: the end of the backend's connection
+// would be taken for the backend's otherwise, and the request sent again.
 func (c *conn) cut() {
+	c.back.sever()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	closeQuietly(c.tcp)
