@@ -160,10 +160,7 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 	})
 	h := c.HTTP
 	h.Table, h.Meters, h.Limit, h.Metrics, h.Log, h.Trusted = e.table, e.meters, e.clients, c.Metrics, c.Log, c.Trusted
-	if h.Access = c.Access; h.Access != nil {
-		h.Lanes = -1 // a lane has no room for what a line tells
-	}
-	h.HoldTimeout = c.HoldTimeout
+	h.Access, h.HoldTimeout = c.Access, c.HoldTimeout
 	e.server = http1.New(h)
 	e.ports = e.newPorts()
 	return e

@@ -46,7 +46,7 @@ type BackendStatus struct {
 func (e *Edge) Status() Status {
 	revision, busy := e.table.Drain()
 	s := Status{Synced: e.synced.Load(), Revision: revision, Busy: busy}
-	now := e.server.Now()
+	now, idle := e.server.Now(), e.server.Idle()
 	for _, app := range e.table.Apps() {
 		a := AppStatus{
 			App: app.Name, HTTP: app.HTTP, Hosts: app.Hosts, Paths: app.Paths, Listeners: app.Listeners, Pool: app.Pool.App, Balance: string(app.Settings.Balance),
@@ -57,7 +57,7 @@ func (e *Edge) Status() Status {
 			a.Backends = append(a.Backends, BackendStatus{
 				Instance: b.Instance, Address: b.Addr.String(), Node: b.Node, Zone: b.Zone, Release: b.Release, Weight: b.Weight(),
 				InFlight: c.InFlight, Served: c.Served, Failed: c.Failed, Errors: c.Errors,
-				Out: string(c.Out), Detail: c.OutDetail, Idle: c.Idle,
+				Out: string(c.Out), Detail: c.OutDetail, Idle: c.Idle + idle[b],
 			})
 		}
 		s.Apps = append(s.Apps, a)

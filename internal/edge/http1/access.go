@@ -1,10 +1,47 @@
 package http1
 
 import (
+	"net/netip"
 	"time"
 
 	"vortex/internal/edge/accesslog"
+	"vortex/internal/edge/policy"
+	"vortex/internal/edge/pool"
 )
+
+// appendLine appends what the access log needs of a request's head.
+func (r *request) appendLine(b []byte) []byte {
+	agent, _ := nth(r.fields, "user-agent", 0)
+	return accesslog.AppendRequest(b, r.method, r.name, r.path, agent)
+}
+
+// answer is how a request ended, for the access log.
+type answer struct {
+	began   int64
+	took    time.Duration
+	client  netip.Addr
+	status  int
+	bytes   int64
+	app     string // of the backend
+	backend *pool.Backend
+	tries   int
+	rules   *policy.Exchange
+}
+
+// addLine adds a request to the access log.
+func (s *Server) addLine(line []byte, a *answer) {
+	o := accesslog.Outcome{
+		Began: s.epoch.Add(time.Duration(a.began)), Took: a.took, Client: a.client, Status: a.status, Bytes: a.bytes, Tries: a.tries,
+	}
+	if a.backend != nil {
+		o.Backend, o.App = a.backend.Addr, a.app
+	}
+	if a.rules != nil {
+		log := &a.rules.Rule().Log
+		o.ID, o.App, o.Off, o.Sample = a.rules.ID(), a.rules.App, log.Off, log.Sample
+	}
+	s.Access.Add(line, o)
+}
 
 // beginLine takes what the access log needs of the request's head.
 func (c *conn) beginLine() {
@@ -13,8 +50,7 @@ func (c *conn) beginLine() {
 	}
 	c.last, c.tries, c.down.moved = nil, 0, 0
 	c.from = c.clientAddr()
-	agent, _ := nth(c.req.fields, "user-agent", 0)
-	c.line = accesslog.AppendRequest(c.line[:0], c.req.method, c.req.name, c.req.path, agent)
+	c.line = c.req.appendLine(c.line[:0])
 }
 
 // endLine adds the request to the access log.
@@ -22,16 +58,12 @@ func (c *conn) endLine() {
 	if c.srv.Access == nil || c.status == 0 {
 		return
 	}
-	took := time.Duration(c.srv.Now() - c.began)
-	o := accesslog.Outcome{
-		Began: c.srv.epoch.Add(time.Duration(c.began)), Took: took, Client: c.from, Status: c.status, Bytes: c.down.moved, Tries: c.tries,
+	a := answer{
+		began: c.began, took: time.Duration(c.srv.Now() - c.began), client: c.from, status: c.status, bytes: c.down.moved,
+		backend: c.last, tries: c.tries, rules: c.rules,
 	}
-	if c.last != nil {
-		o.Backend, o.App = c.last.Addr, c.pool.App
+	if c.pool != nil {
+		a.app = c.pool.App
 	}
-	if c.rules != nil {
-		log := &c.rules.Rule().Log
-		o.ID, o.App, o.Off, o.Sample = c.rules.ID(), c.rules.App, log.Off, log.Sample
-	}
-	c.srv.Access.Add(c.line, o)
+	c.srv.addLine(c.line, &a)
 }

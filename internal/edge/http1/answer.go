@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
 
+	"vortex/internal/edge/policy"
 	"vortex/internal/edge/pool"
 )
 
@@ -27,24 +29,56 @@ const metricsPath = "/metrics"
 
 func appendInt(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }
 
-// prepare collects an answer of the edge's own. fields are further header lines, each with its end.
-func (c *conn) prepare(status int, p problem, fields string) {
+// text is the problem as it is sent.
+func (p problem) text() []byte {
 	p.Timestamp = time.Now().UTC().Format(time.RFC3339)
 	text, err := json.Marshal(p)
 	if err != nil {
 		text = []byte(`{"code":"` + p.Code + `"}`)
 	}
-	c.prepareBody(status, append(text, '\n'), "Content-Type: application/json\r\n"+fields)
+	return append(text, '\n')
+}
+
+// jsonType goes before a problem's further header lines.
+const jsonType = "Content-Type: application/json\r\n"
+
+// contentOf returns the body of an answer, and its header lines.
+func contentOf(a *policy.Answer) (text []byte, fields string) {
+	switch {
+	case a.Code != "":
+		return problem{Error: a.Error, Code: a.Code, Details: a.Details}.text(), jsonType + a.Fields
+	case a.Type != "":
+		return []byte(a.Body), "Content-Type: " + a.Type + "\r\n" + a.Fields
+	}
+	return nil, a.Fields
+}
+
+// appendOwn appends the head of an answer of the edge's own, whose body has length bytes. What says how its connection goes on, and the empty
+// line at its end, are for the caller to add.
+func appendOwn(b []byte, rules *policy.Exchange, status, length int, fields string) []byte {
+	b = fmt.Appendf(b, "HTTP/1.1 %d %s\r\n%s", status, http.StatusText(status), fields)
+	if rules != nil {
+		b = rules.AppendResponse(b)
+	}
+	if status != http.StatusNoContent {
+		b = appendLength(b, length)
+	}
+	return b
+}
+
+// prepare collects an answer of the edge's own. fields are further header lines, each with its end.
+func (c *conn) prepare(status int, p problem, fields string) {
+	c.prepareBody(status, p.text(), jsonType+fields)
+}
+
+// prepareAnswer is prepare for one that is made elsewhere.
+func (c *conn) prepareAnswer(a policy.Answer) {
+	text, fields := contentOf(&a)
+	c.prepareBody(a.Status, text, fields)
 }
 
 func (c *conn) prepareBody(status int, text []byte, fields string) {
-	b := fmt.Appendf(c.out.buf[:0], "HTTP/1.1 %d %s\r\n%s", status, http.StatusText(status), fields)
-	if c.rules != nil {
-		b = c.rules.AppendResponse(b)
-	}
-	if status != http.StatusNoContent {
-		b = appendLength(b, len(text))
-	}
+	b := appendOwn(c.out.buf[:0], c.rules, status, len(text), fields)
 	c.down.moved = int64(len(text))
 	c.closing = c.closing || c.stuck
 	b = append(c.appendConnection(b), '\r', '\n')
@@ -98,39 +132,43 @@ func (c *conn) answerLimited(retry time.Duration) bool {
 	c.leaveApp()
 	c.closing = true // what else it has sent is not worth reading
 	c.stuck = true
-	seconds := ceilSeconds(retry)
-	c.prepare(http.StatusTooManyRequests, problem{
-		Error: "too many requests from your address", Code: codeRateLimit,
-		Details: fmt.Sprintf("Try again in %d seconds.", seconds),
-	}, fmt.Sprintf("Retry-After: %d\r\n", seconds))
+	c.prepareAnswer(limitedAnswer(retry))
 	return c.sendAnswer()
 }
 
-// answerNotFound says what there is, to those on this machine; strangers are not told the apps' names.
-func (c *conn) answerNotFound() {
-	c.leaveApp()
-	p := problem{
-		Error: fmt.Sprintf("no app answers for host %q and path %q", c.req.host, c.req.path),
-		Code:  "APP_NOT_FOUND",
+// limitedAnswer refuses a client that asks too often.
+func limitedAnswer(retry time.Duration) policy.Answer {
+	seconds := ceilSeconds(retry)
+	return policy.Answer{
+		Status: http.StatusTooManyRequests, Error: "too many requests from your address", Code: codeRateLimit,
+		Details: fmt.Sprintf("Try again in %d seconds.", seconds), Fields: fmt.Sprintf("Retry-After: %d\r\n", seconds),
 	}
-	if c.peer.IsLoopback() {
-		p.Details = c.hint()
+}
+
+// notFound says what there is, to those on this machine; strangers are not told the apps' names.
+func (s *Server) notFound(r *request, peer netip.Addr) policy.Answer {
+	a := policy.Answer{
+		Status: http.StatusNotFound, Code: "APP_NOT_FOUND",
+		Error: fmt.Sprintf("no app answers for host %q and path %q", r.host, r.path),
 	}
-	c.prepare(http.StatusNotFound, p, "")
+	if peer.IsLoopback() {
+		a.Details = s.hint(r)
+	}
+	return a
 }
 
 // shownNames is how many apps an answer names.
 const shownNames = 10
 
-func (c *conn) hint() string {
-	names := c.srv.Table.Names()
+func (s *Server) hint(r *request) string {
+	names := s.Table.Names()
 	if len(names) == 0 {
-		return cmp.Or(c.srv.Hint, "No HTTP app runs here yet. Start one with: vortex apply -f app.yaml")
+		return cmp.Or(s.Hint, "No HTTP app runs here yet. Start one with: vortex apply -f app.yaml")
 	}
 	var b strings.Builder
 	b.WriteString("Apps here:")
 	for _, name := range names[:min(len(names), shownNames)] {
-		fmt.Fprintf(&b, " http://%s.localhost%s/", name, portOf(c.req.host))
+		fmt.Fprintf(&b, " http://%s.localhost%s/", name, portOf(r.host))
 	}
 	if more := len(names) - shownNames; more > 0 {
 		fmt.Fprintf(&b, " and %d more; see: vortex apps", more)
@@ -145,13 +183,13 @@ func portOf(host []byte) string {
 	return ""
 }
 
-// answerRedirect sends the client to the app's prefix with its slash, below which relative links work.
-func (c *conn) answerRedirect() {
-	c.leaveApp()
-	query := c.req.target[len(c.req.path):]
-	location := string(c.req.path) + "/" + string(query)
-	c.prepareBody(http.StatusPermanentRedirect, []byte("see "+location+"\n"),
-		"Content-Type: text/plain; charset=utf-8\r\nLocation: "+location+"\r\n")
+// withSlash sends the client to the app's prefix with its slash, below which relative links work.
+func (r *request) withSlash() policy.Answer {
+	location := string(r.path) + "/" + string(r.target[len(r.path):])
+	return policy.Answer{
+		Status: http.StatusPermanentRedirect, Fields: "Location: " + location + "\r\n",
+		Type: "text/plain; charset=utf-8", Body: "see " + location + "\n",
+	}
 }
 
 func (c *conn) answerGone() {
@@ -196,10 +234,9 @@ func (c *conn) failAttempt() bool {
 	return c.sendAnswer()
 }
 
-// wantsMetrics reports whether this is a request for the edge's own metrics, from this machine.
-func (c *conn) wantsMetrics(path []byte) bool {
-	return c.srv.Metrics != nil && string(path) == metricsPath && c.peer.IsLoopback() &&
-		(string(c.req.method) == "GET" || c.req.kind == methodHead)
+// wantsMetrics reports whether a request is one for the edge's own metrics, from this machine.
+func (s *Server) wantsMetrics(r *request, path []byte, peer netip.Addr) bool {
+	return s.Metrics != nil && string(path) == metricsPath && peer.IsLoopback() && (string(r.method) == "GET" || r.kind == methodHead)
 }
 
 // answerMetrics lets the metrics' handler answer.

@@ -35,16 +35,16 @@ func (c *conn) dispatch(size int) bool {
 	m := c.srv.Table.MatchOn(c.listener.Name(), c.req.name, path, &c.req)
 	c.plain = false
 	switch {
-	case !m.Claimed && c.wantsMetrics(path):
+	case !m.Claimed && c.srv.wantsMetrics(&c.req, path, c.peer):
 		c.in.discard(size)
 		return c.answerMetrics()
 	case m.Pool == nil:
-		c.answerNotFound()
+		c.answerOwn(c.srv.notFound(&c.req, c.peer))
 	case m.Redirect:
-		c.answerRedirect()
+		c.answerOwn(c.req.withSlash())
 	case !c.withinRates(m, path):
 		c.srv.Meters.Limited()
-		c.answerOverRate()
+		c.answerOwn(overRate(c.quota))
 	default:
 		if m.Policy == nil || !c.applyRules(m, path) {
 			return c.proxy(m, size)
@@ -56,9 +56,10 @@ func (c *conn) dispatch(size int) bool {
 
 var slash = []byte("/")
 
-// direct reports whether a match is nothing but a pool, and perhaps rules, which lanes serve.
-func direct(m route.Match) bool {
-	return m.Pool != nil && len(m.Rates) == 0 && !m.Redirect && !m.Pool.Mirrors()
+// answerOwn prepares an answer that is no app's.
+func (c *conn) answerOwn(a policy.Answer) {
+	c.leaveApp()
+	c.prepareAnswer(a)
 }
 
 // simple reports whether the head is one that lanes serve.
@@ -115,7 +116,7 @@ func (c *conn) forwardedAddr() netip.Addr {
 
 // proxy sends the request to a backend of its app.
 func (c *conn) proxy(m route.Match, size int) bool {
-	c.plain = c.home != nil && c.req.simple() && direct(m) && (c.rules == nil || c.rules.Rule().Plain())
+	c.plain = c.home != nil && c.req.simple() && !m.Pool.Mirrors() && (c.rules == nil || c.rules.Quick())
 	c.fw.strip, c.fw.rules = m.Strip, c.rules
 	c.head = c.req.appendTo(c.head[:0], c.fw)
 	if c.rules != nil {
@@ -144,6 +145,8 @@ func (c *conn) admit(p *pool.Pool) bool {
 		return c.failHeld(err)
 	}
 	c.mirror(p)
+	c.tried.Reset()
+	c.lost, c.next = 0, nil
 	return c.proceed(p)
 }
 
@@ -214,8 +217,6 @@ func (c *conn) exchange(p *pool.Pool) bool {
 	if !c.streams() {
 		c.back.watch(watchAfter)
 	}
-	c.tried.Reset()
-	c.lost, c.next = 0, nil
 	for {
 		b := c.next
 		if c.next = nil; b == nil {
@@ -228,21 +229,39 @@ func (c *conn) exchange(p *pool.Pool) bool {
 			}
 		}
 		v, keep := c.attempt(b)
-		switch {
-		case v == verdictDone:
+		if v == verdictDone {
 			return keep
-		case v == verdictAgain:
-			continue
-		case v == verdictFailed, v == verdictLost && !c.mayRetry(p), c.expired():
-			return c.failAttempt()
 		}
-		if !c.tried.Add(b) {
-			return c.failAttempt()
-		}
-		if err := c.retry(p); err != nil {
-			return c.failHeld(err)
+		if keep, over := c.settle(p, b, v); over {
+			return keep
 		}
 	}
+}
+
+// settle decides what comes after an attempt that brought no answer: over is that there is no further one.
+func (c *conn) settle(p *pool.Pool, b *pool.Backend, v verdict) (keep, over bool) {
+	switch {
+	case v == verdictAgain:
+		return false, false
+	case v == verdictFailed, v == verdictLost && !c.mayRetry(p), c.expired():
+		return c.failAttempt(), true
+	}
+	if !c.tried.Add(b) {
+		return c.failAttempt(), true
+	}
+	if err := c.retry(p); err != nil {
+		return c.failHeld(err), true
+	}
+	return false, false
+}
+
+// resume goes on with an admitted request of which a lane has made the first attempt.
+func (c *conn) resume(p *pool.Pool, b *pool.Backend, v verdict) bool {
+	c.last, c.tries = b, 1
+	if keep, over := c.settle(p, b, v); over {
+		return keep
+	}
+	return c.proceed(p)
 }
 
 // retry counts that the request is sent again, unless too many are.

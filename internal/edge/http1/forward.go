@@ -228,7 +228,7 @@ func (c *conn) beginResponse(from *pool.Backend, kind bodyKind) (chunked bool, c
 		c.closing = true // the end of the connection is the only end it can have
 	}
 	b, chunked = r.appendFraming(b, kind, c.req.minor, z.Coding != 0)
-	b = c.appendConnection(c.appendQuota(b))
+	b = c.appendConnection(appendQuota(b, &c.quota))
 	c.out.buf = append(b, '\r', '\n')
 	return chunked, z.Coding
 }

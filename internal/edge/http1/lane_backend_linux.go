@@ -99,7 +99,11 @@ func (l *lane) dial(c *client) {
 	l.open(&u.socket, fd, u)
 	c.up = u
 	u.underway++
-	u.expire(l.srv.ConnectTimeout)
+	if c.rules == nil {
+		u.expire(l.srv.ConnectTimeout)
+	} else {
+		u.expireSoon(c.connectTimeout())
+	}
 	l.ring.Connect(fd, &u.address, u.user(opConnect))
 }
 
@@ -117,14 +121,18 @@ func (u *backendConn) connected(err error) {
 // request sends the client's request.
 func (u *backendConn) request() {
 	u.taken = u.lane.round
-	u.expire(u.lane.srv.ResponseTimeout)
+	if c := u.client; c.rules == nil {
+		u.expire(u.lane.srv.ResponseTimeout)
+	} else {
+		u.expireSoon(c.responseTimeout())
+	}
 	u.send(u.client.request)
 }
 
 // sent implements owner.
 func (u *backendConn) sent(err error) {
 	if c := u.client; err != nil && c != nil && !c.answering {
-		c.lost(u.reused)
+		c.unwritten(u.reused)
 	}
 }
 
@@ -142,8 +150,10 @@ func (u *backendConn) expired() {
 		u.lane.dropIdle(u)
 	case !u.joined:
 		c.unsent(unix.ETIMEDOUT)
+	case c.answering:
+		c.abandon()
 	default:
-		c.fail(failTimeout)
+		c.late()
 	}
 }
 
@@ -220,6 +230,9 @@ func (c *client) answer(u *backendConn, buf []byte) {
 				c.out = append(r.appendTo(c.outBuffer(), nil, policy.Compression{}), '\r', '\n')
 			}
 		} else {
+			if c.rules != nil && c.triesAgain(r) {
+				return
+			}
 			c.beginAnswer(u, r)
 		}
 		buf = buf[end:]
@@ -250,9 +263,12 @@ func (c *client) beginAnswer(u *backendConn, r *response) {
 	c.last = c.last || c.halved || l.ending(c.listener)
 	b := c.pool.AppendCookie(r.appendTo(c.outBuffer(), c.rules, policy.Compression{}), c.want, u.backend, false)
 	if c.rules != nil {
-		b = c.rules.AppendResponse(b)
+		b = c.rules.AppendResponse(c.rules.Compress(r.status, r.length, r).AppendTo(b, r))
 	}
 	b, c.chunked = r.appendFraming(b, kind, 1, false)
+	if c.extra != nil {
+		b = appendQuota(b, &c.extra.quota)
+	}
 	if c.last {
 		b = append(b, "Connection: close\r\n"...)
 	}
@@ -286,12 +302,15 @@ func (c *client) relay(u *backendConn, buf []byte) {
 			break
 		}
 		out = c.appendPiece(out, data)
+		if c.extra != nil {
+			c.extra.bytes += int64(len(data))
+		}
 		in.discard(len(data))
 	}
 	c.out = out
 	u.keep(in.buffered())
 	if len(out) == 0 {
-		u.receive(false)
+		c.awaitBody(u)
 		return
 	}
 	c.passOn(u)
@@ -299,6 +318,7 @@ func (c *client) relay(u *backendConn, buf []byte) {
 
 // passOn sends what was collected. After the last of it the backend's connection is free.
 func (c *client) passOn(u *backendConn) {
+	u.deadline = 0 // the client may take its time
 	if c.complete {
 		c.up, u.client = nil, nil
 		if u.lasting && u.underway == 0 {

@@ -35,6 +35,7 @@ type lane struct {
 	spare   [][]byte // send buffers
 
 	exchanges []*policy.Exchange // not in use
+	extras    []*extra           // likewise
 
 	idle    map[*pool.Backend][]*backendConn // used last at the end
 	clients int                              // connections of clients
@@ -48,6 +49,7 @@ type lane struct {
 
 	wake     int // eventfd
 	wakeword [8]byte
+	over     chan struct{} // closed when nothing that is posted is called any more
 
 	mu     sync.Mutex
 	posted []func()
@@ -81,6 +83,7 @@ type socket struct {
 	underway uint8
 	reading  bool // a receive is under way
 	closed   bool
+	soon     bool  // the deadline is kept exactly
 	deadline int64 // of the engine's clock; 0 is none
 }
 
@@ -96,12 +99,15 @@ type owner interface {
 	released()
 }
 
-// lookEvery is how exactly deadlines are kept.
-const lookEvery = int64(100 * time.Millisecond)
+// lookEvery is how exactly deadlines are kept, and lookSoon those that a route's rules give.
+const (
+	lookEvery = int64(100 * time.Millisecond)
+	lookSoon  = int64(5 * time.Millisecond)
+)
 
 // startLane starts a lane, which ends with stop. It fails where the kernel has no io_uring for this process.
 func startLane(s *Server) (*lane, error) {
-	l := &lane{srv: s, idle: map[*pool.Backend][]*backendConn{}, sockets: make([]*socket, 1)}
+	l := &lane{srv: s, idle: map[*pool.Backend][]*backendConn{}, sockets: make([]*socket, 1), over: make(chan struct{})}
 	var err error
 	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("eventfd: %w", err)
@@ -126,7 +132,7 @@ func (l *lane) run(started chan<- error) {
 	l.ring.Read(l.wake, l.wakeword[:], opWake)
 	l.now = l.srv.Now()
 	handle := l.complete
-	for !l.over() {
+	for !l.done() {
 		if err := l.ring.Wait(l.patience(), handle); err != nil {
 			l.srv.Log.Error("The edge's loop failed", "err", err)
 			break
@@ -139,6 +145,7 @@ func (l *lane) run(started chan<- error) {
 	}
 	_ = l.ring.Close()
 	_ = unix.Close(l.wake)
+	close(l.over)
 }
 
 // patience is how long the next round may wait for something to happen.
@@ -149,8 +156,8 @@ func (l *lane) patience() time.Duration {
 	return time.Duration(max(l.nextLook-l.srv.Now(), 0))
 }
 
-// over reports whether the lane is to end and nothing is left in it.
-func (l *lane) over() bool {
+// done reports whether the lane is to end and nothing is left in it.
+func (l *lane) done() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.ended && len(l.posted) == 0
@@ -259,14 +266,25 @@ func (s *socket) expire(in time.Duration) {
 		s.deadline = 0
 		return
 	}
-	s.deadline = s.lane.now + int64(in)
+	s.deadline, s.soon = s.lane.now+int64(in), false
 	s.lane.lookBy(s.deadline)
 }
 
+// expireSoon is expire for a time that is to be kept exactly.
+func (s *socket) expireSoon(in time.Duration) {
+	if s.expire(in); in != 0 {
+		s.soon = true
+		s.lane.lookAt(s.deadline + int64(time.Millisecond))
+	}
+}
+
 // lookBy makes the lane look at its deadlines at a time, or before.
-func (l *lane) lookBy(at int64) {
+func (l *lane) lookBy(at int64) { l.lookAt(max(at, l.now+lookEvery)) }
+
+// lookAt is lookBy for a deadline that is to be kept exactly.
+func (l *lane) lookAt(at int64) {
 	if l.nextLook == 0 || at < l.nextLook {
-		l.nextLook = max(at, l.now+lookEvery)
+		l.nextLook = max(at, l.now+lookSoon)
 	}
 }
 
@@ -304,19 +322,24 @@ func (s *socket) forget() {
 // deadlines far, so that looking through all of them now and then costs less than keeping them in order.
 func (l *lane) look() {
 	l.nextLook = 0
-	first := int64(0)
+	first, soon := int64(0), int64(0)
 	for _, s := range l.sockets {
 		switch {
 		case s == nil || s.deadline == 0:
 		case s.deadline <= l.now:
 			s.deadline = 0
 			s.owner.expired()
-		case first == 0 || s.deadline < first:
+		case s.soon && (soon == 0 || s.deadline < soon):
+			soon = s.deadline
+		case !s.soon && (first == 0 || s.deadline < first):
 			first = s.deadline
 		}
 	}
 	if first != 0 {
 		l.lookBy(first)
+	}
+	if soon != 0 {
+		l.lookAt(soon)
 	}
 	l.dropRemoved()
 }

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"vortex/internal/edge/pool"
 )
 
 // lanes are a server's: as many as there are processors, or none where the kernel has no io_uring for this process.
@@ -137,6 +139,27 @@ func (ls *lanes) drain(ctx context.Context) (cut bool) {
 	return true
 }
 
+// idle returns how many idle connections the lanes have with each backend.
+func (ls *lanes) idle() map[*pool.Backend]int {
+	all := map[*pool.Backend]int{}
+	for _, l := range ls.all() {
+		told := make(chan struct{})
+		if !l.post(func() {
+			defer close(told)
+			for b, list := range l.idle {
+				all[b] += len(list)
+			}
+		}) {
+			continue
+		}
+		select {
+		case <-told:
+		case <-l.over:
+		}
+	}
+	return all
+}
+
 // end ends the lanes.
 func (ls *lanes) end() {
 	ls.mu.Lock()
@@ -151,13 +174,17 @@ func (ls *lanes) endAll() {
 	ls.list = nil
 }
 
-// adopt serves a connection of a lane in the general way. prepare sets what is known of it.
+// adopt serves a connection of a lane in the general way. prepare sets what is known of it. One that cannot be made a connection, for there are no
+// descriptors left, is served as one that has ended: what is counted of it has to be counted off.
 func (s *Server) adopt(fd int, of *Listener, prepare func(*conn)) {
-	if tcp := s.leaveLane(fd); tcp != nil {
-		c := newConn(s, tcp, of)
-		prepare(c)
-		s.run(c)
+	tcp := s.leaveLane(fd)
+	if tcp == nil {
+		tcp, _ = net.Pipe()
+		closeQuietly(tcp)
 	}
+	c := newConn(s, tcp, of)
+	prepare(c)
+	s.run(c)
 }
 
 // turnAway refuses a connection whose client has too many.

@@ -5,6 +5,8 @@ package http1
 import (
 	"context"
 	"net"
+
+	"vortex/internal/edge/pool"
 )
 
 // lane needs Linux.
@@ -17,5 +19,6 @@ func (*lanes) serve(context.Context, *Server, net.Listener, *Listener) bool { re
 func (*lanes) retire(*Listener)                                             {}
 func (*lanes) drain(context.Context) bool                                   { return false }
 func (*lanes) end()                                                         {}
+func (*lanes) idle() map[*pool.Backend]int                                  { return nil }
 
 func (*conn) goHome() bool { return false }

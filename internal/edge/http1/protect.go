@@ -3,10 +3,12 @@ package http1
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"vortex"
 	"vortex/internal/edge/limit"
+	"vortex/internal/edge/policy"
 	"vortex/internal/edge/route"
 )
 
@@ -73,71 +75,86 @@ func (c *conn) withinLimit() (v limit.Verdict, ok bool) {
 
 // withinRates counts the request for each of its route's rates, and for none of them when one refuses it. What is left of the tightest is
 // kept for the response's header.
-func (c *conn) withinRates(m route.Match, path []byte) bool {
-	now := c.srv.unix(c.began)
-	path = path[m.Strip:]
-	for i := range m.Rates {
-		r := &m.Rates[i]
-		if !r.Counts(path, &c.req) {
-			continue
-		}
-		v := r.Rule.Allow(c.rateKey(r), now)
-		if v.OK {
-			if v.Tighter(c.quota) {
-				c.quota = v
-			}
-			continue
-		}
-		c.quota = v
-		for j := range m.Rates[:i] {
-			if before := &m.Rates[j]; before.Counts(path, &c.req) {
-				before.Rule.Return(c.rateKey(before), now)
-			}
-		}
-		return false
+func (c *conn) withinRates(m route.Match, path []byte) (ok bool) {
+	if len(m.Rates) == 0 {
+		return true
 	}
-	return true
+	c.quota, ok = asker{&c.req, path[m.Strip:], c.clientAddr(), c.srv.unix(c.began)}.within(m.Rates)
+	return ok
 }
 
-// rateKey is who the request counts for. One without the header that is asked for counts for its client's address.
-func (c *conn) rateKey(r *route.Rate) limit.Key {
+// asker is a request as rates count it.
+type asker struct {
+	head   *request
+	path   []byte // as the app sees it
+	client netip.Addr
+	now    int64 // in nanoseconds since 1970
+}
+
+// within counts the request for each of its route's rates, and for none of them when one refuses it. It returns what is left of the tightest, or
+// what the one that refuses says.
+func (a asker) within(rates []route.Rate) (quota limit.Verdict, ok bool) {
+	for i := range rates {
+		r := &rates[i]
+		if !r.Counts(a.path, a.head) {
+			continue
+		}
+		v := r.Rule.Allow(a.key(r), a.now)
+		if v.OK {
+			if v.Tighter(quota) {
+				quota = v
+			}
+			continue
+		}
+		for j := range rates[:i] {
+			if before := &rates[j]; before.Counts(a.path, a.head) {
+				before.Rule.Return(a.key(before), a.now)
+			}
+		}
+		return v, false
+	}
+	return quota, true
+}
+
+// key is who the request counts for. One without the header that is asked for counts for its client's address.
+func (a asker) key(r *route.Rate) limit.Key {
 	switch r.Per {
 	case vortex.RateKeyRoute:
 		return limit.Key{}
 	case vortex.RateKeyHeader:
-		if value, ok := c.req.Field(r.Header, 0); ok {
+		if value, ok := a.head.Field(r.Header, 0); ok {
 			return limit.Value(value)
 		}
 	case vortex.RateKeyClient:
 	}
-	return limit.Address(c.clientAddr())
+	return limit.Address(a.client)
 }
 
-// answerOverRate refuses a request that its route's rates do not allow.
-func (c *conn) answerOverRate() {
-	c.leaveApp()
-	seconds := ceilSeconds(c.quota.Retry)
-	c.prepare(http.StatusTooManyRequests, problem{
-		Error: "too many requests", Code: codeRateLimit,
-		Details: fmt.Sprintf("At most %d in %v are answered. Try again in %d seconds.", c.quota.Limit, c.quota.Window, seconds),
-	}, fmt.Sprintf("Retry-After: %d\r\n", seconds)+string(c.appendQuota(nil)))
+// overRate refuses a request that its route's rates do not allow.
+func overRate(quota limit.Verdict) policy.Answer {
+	seconds := ceilSeconds(quota.Retry)
+	return policy.Answer{
+		Status: http.StatusTooManyRequests, Error: "too many requests", Code: codeRateLimit,
+		Details: fmt.Sprintf("At most %d in %v are answered. Try again in %d seconds.", quota.Limit, quota.Window, seconds),
+		Fields:  fmt.Sprintf("Retry-After: %d\r\n", seconds) + string(appendQuota(nil, &quota)),
+	}
 }
 
 // appendQuota tells the client what is left of the route's rates, in the fields of draft-ietf-httpapi-ratelimit-headers.
-func (c *conn) appendQuota(b []byte) []byte {
-	if c.quota.Limit == 0 {
+func appendQuota(b []byte, quota *limit.Verdict) []byte {
+	if quota.Limit == 0 {
 		return b
 	}
 	b = append(b, "RateLimit-Limit: "...)
-	b = appendInt(b, int64(c.quota.Limit))
+	b = appendInt(b, int64(quota.Limit))
 	b = append(b, "\r\nRateLimit-Remaining: "...)
-	b = appendInt(b, int64(c.quota.Remaining))
+	b = appendInt(b, int64(quota.Remaining))
 	b = append(b, "\r\nRateLimit-Reset: "...)
-	b = appendInt(b, ceilSeconds(c.quota.Reset))
+	b = appendInt(b, ceilSeconds(quota.Reset))
 	b = append(b, "\r\nRateLimit-Policy: "...)
-	b = appendInt(b, int64(c.quota.Limit))
+	b = appendInt(b, int64(quota.Limit))
 	b = append(b, ";w="...)
-	b = appendInt(b, ceilSeconds(c.quota.Window))
+	b = appendInt(b, ceilSeconds(quota.Window))
 	return append(b, '\r', '\n')
 }
 

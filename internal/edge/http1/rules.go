@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"cmp"
 	"net/http"
 	"time"
 
@@ -34,8 +35,7 @@ func (c *conn) applyRules(m route.Match, path []byte) (answered bool) {
 	})
 	a, answered := c.rules.Answer(c.req.size(), c.req.length)
 	if answered {
-		c.leaveApp()
-		c.prepareAnswer(a)
+		c.answerOwn(a)
 	}
 	return answered
 }
@@ -58,37 +58,32 @@ func (c *conn) secure() bool {
 	return equalFold(proto, "https")
 }
 
-// prepareAnswer collects what the rules answer.
-func (c *conn) prepareAnswer(a policy.Answer) {
-	switch {
-	case a.Code != "":
-		c.prepare(a.Status, problem{Error: a.Error, Code: a.Code, Details: a.Details}, a.Fields)
-	case a.Type != "":
-		c.prepareBody(a.Status, []byte(a.Body), "Content-Type: "+a.Type+"\r\n"+a.Fields)
-	default:
-		c.prepareBody(a.Status, nil, a.Fields)
-	}
-}
-
 // rule returns the rule that holds for the request, or one that says nothing.
-func (c *conn) rule() *policy.Rule {
-	if c.rules == nil {
+func (c *conn) rule() *policy.Rule { return ruleOf(c.rules) }
+
+// ruleOf returns the rule of an exchange, or one that says nothing.
+func ruleOf(x *policy.Exchange) *policy.Rule {
+	if x == nil {
 		return &noRule
 	}
-	return c.rules.Rule()
+	return x.Rule()
 }
 
-var noRule policy.Rule
+var noRule = policy.Rule{Retry: policy.Retry{Share: policy.DefaultShare, Minimum: policy.DefaultMinimum}}
 
 func (c *conn) bodyLimit() int64 { return c.rule().Limits.Body }
 
 // within returns what is left of d before the whole exchange has taken too long. 0 is for ever.
 func (c *conn) within(d time.Duration) time.Duration {
-	total := c.rule().Timeouts.Total
-	if total == 0 {
+	return within(d, &c.rule().Timeouts, time.Duration(c.srv.Now()-c.began))
+}
+
+// within returns what is left of d when an exchange has taken so long already. 0 is for ever.
+func within(d time.Duration, t *policy.Timeouts, taken time.Duration) time.Duration {
+	if t.Total == 0 {
 		return d
 	}
-	left := max(total-time.Duration(c.srv.Now()-c.began), 1)
+	left := max(t.Total-taken, 1)
 	if d == 0 {
 		return left
 	}
@@ -106,18 +101,12 @@ func (c *conn) expired() bool {
 }
 
 func (c *conn) connectTimeout() time.Duration {
-	if d := c.rule().Timeouts.Connect; d > 0 {
-		return c.within(d)
-	}
-	return c.within(c.srv.ConnectTimeout)
+	return c.within(cmp.Or(c.rule().Timeouts.Connect, c.srv.ConnectTimeout))
 }
 
 // responseTimeout bounds the next wait for a response's head.
 func (c *conn) responseTimeout() time.Duration {
-	if d := c.rule().Timeouts.PerTry; d > 0 {
-		return c.within(d)
-	}
-	return c.within(c.srv.ResponseTimeout)
+	return c.within(cmp.Or(c.rule().Timeouts.PerTry, c.srv.ResponseTimeout))
 }
 
 // patience is the time that a request which was not answered had.
@@ -183,16 +172,13 @@ const maxLost = 3
 
 // mayRetry counts a try that a backend may have seen, and reports whether there may be another.
 func (c *conn) mayRetry(p *pool.Pool) bool {
-	budget, most := pool.DefaultBudget, maxLost
-	if c.rules != nil {
-		r := &c.rules.Rule().Retry
-		budget = pool.Budget{Share: r.Share, Minimum: r.Minimum}
-		if r.Attempts > 0 {
-			most = r.Attempts
-		}
-	}
 	c.lost++
-	return c.lost < most && p.Affords(budget, c.srv.Now())
+	return affords(p, &c.rule().Retry, c.lost, c.srv.Now())
+}
+
+// affords reports whether a request that so many tries were lost with may be sent again, and takes it from the pool's budget.
+func affords(p *pool.Pool, r *policy.Retry, lost int, now int64) bool {
+	return lost < cmp.Or(r.Attempts, maxLost) && p.Affords(pool.Budget{Share: r.Share, Minimum: r.Minimum}, now)
 }
 
 // retriesTimeouts reports whether a request that was not answered in time is sent again.

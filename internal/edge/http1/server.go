@@ -1,7 +1,7 @@
 // Package http1 is the edge's engine for HTTP/1.1 and WebSocket: it reads requests from client connections, sends
 // each to a backend of the app that package route names, and streams both bodies.
 //
-// There are two ways through it. A lane (lane_linux.go) is a thread that serves plain requests of its connections with an
+// There are two ways through it. A lane (lane_linux.go) is a thread that serves what most requests of its connections are with an
 // io_uring. Everything else, and everything where there is no io_uring, is served by a goroutine per connection (conn.go), to which a lane
 // hands a connection over; requests without a body to stream, and their responses, need no other goroutine. Heads are parsed strictly
 // and in place: whatever a backend might understand differently is refused with 400, so that no request can hide in another.
@@ -32,6 +32,7 @@ import (
 	"vortex/internal/edge/accesslog"
 	"vortex/internal/edge/limit"
 	"vortex/internal/edge/meter"
+	"vortex/internal/edge/pool"
 	"vortex/internal/edge/route"
 )
 
@@ -238,6 +239,9 @@ func (s *Server) end(c *conn) {
 		s.empty = nil
 	}
 }
+
+// Idle returns how many idle connections there are with each backend besides those that the backend itself keeps.
+func (s *Server) Idle() map[*pool.Backend]int { return s.lanes.idle() }
 
 // Shutdown lets requests in flight finish until ctx ends, then cuts what is left. Connections between
 // requests are closed at once; ones that never asked anything get a moment to. The listeners must be closed before.

@@ -23,6 +23,8 @@ var (
 		"Requests refused because their client passed its rate limit.", nil, nil)
 	retriesTotal = prometheus.NewDesc("vortex_edge_retries_total",
 		"Attempts made after an earlier backend failed a request without answering.", nil, nil)
+	handedOverTotal = prometheus.NewDesc("vortex_edge_handed_over_total",
+		"Connections that left a lane because their request was not one for it.", nil, nil)
 	mirroredTotal = prometheus.NewDesc("vortex_edge_mirrored_total",
 		"Copies of requests for another app, by whether they were sent and answered, or dropped.", []string{"result"}, nil)
 )
@@ -44,6 +46,7 @@ func (s *Set) Describe(ch chan<- *prometheus.Desc) {
 	ch <- connectionsOpen
 	ch <- limitedTotal
 	ch <- retriesTotal
+	ch <- handedOverTotal
 	ch <- mirroredTotal
 }
 
@@ -66,6 +69,7 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(connectionsOpen, prometheus.GaugeValue, float64(s.connections.Load()))
 	ch <- prometheus.MustNewConstMetric(limitedTotal, prometheus.CounterValue, float64(s.limited.Load()))
 	ch <- prometheus.MustNewConstMetric(retriesTotal, prometheus.CounterValue, float64(s.retried.Load()))
+	ch <- prometheus.MustNewConstMetric(handedOverTotal, prometheus.CounterValue, float64(s.handedOver.Load()))
 	for i, result := range []string{"dropped", "sent"} {
 		ch <- prometheus.MustNewConstMetric(mirroredTotal, prometheus.CounterValue, float64(s.mirrored[i].Load()), result)
 	}

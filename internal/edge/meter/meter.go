@@ -111,6 +111,7 @@ type Set struct {
 	connections atomic.Int64
 	limited     atomic.Uint64
 	retried     atomic.Uint64
+	handedOver  atomic.Uint64
 	mirrored    [2]atomic.Uint64 // dropped, sent
 }
 
@@ -198,6 +199,9 @@ func (s *Set) Limited() { s.limited.Add(1) }
 
 // Retried counts a request sent to another backend after a first one failed it.
 func (s *Set) Retried() { s.retried.Add(1) }
+
+// HandedOver counts a connection that left a lane.
+func (s *Set) HandedOver() { s.handedOver.Add(1) }
 
 // Mirrored counts a copy of a request that was sent to another pool, or was to be.
 func (s *Set) Mirrored(sent bool) {

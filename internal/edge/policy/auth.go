@@ -67,24 +67,50 @@ func compileAuth(from *vortex.BasicAuth) (*auth, error) {
 
 // refuse returns the answer to a request that may not pass.
 func (a *auth) refuse(h Head) (Answer, bool) {
-	value, ok := h.Field("authorization", 0)
-	if _, twice := h.Field("authorization", 1); ok && !twice {
-		var buf [maxCredentials]byte
-		if credentials, ok := decodeBasic(buf[:0], value); ok {
-			switch right, busy := a.right(credentials); {
-			case right:
-				return Answer{}, false
-			case busy:
-				return Answer{
-					Status: 503, Fields: "Retry-After: 1\r\n", Code: "BUSY",
-					Error: "too many passwords are being checked; try again in a moment",
-				}, true
-			}
+	var buf [maxCredentials]byte
+	if credentials, ok := readBasic(buf[:0], h); ok {
+		switch right, busy := a.right(credentials); {
+		case right:
+			return Answer{}, false
+		case busy:
+			return Answer{
+				Status: 503, Fields: "Retry-After: 1\r\n", Code: "BUSY",
+				Error: "too many passwords are being checked; try again in a moment",
+			}, true
 		}
 	}
 	return Answer{
 		Status: 401, Fields: a.field, Code: "UNAUTHENTICATED", Error: "a user's name and password are needed here",
 	}, true
+}
+
+// quick reports whether refuse takes no time: there is nothing to check, or it was right before.
+func (a *auth) quick(h Head) bool {
+	var buf [maxCredentials]byte
+	credentials, ok := readBasic(buf[:0], h)
+	if !ok || bytes.IndexByte(credentials, ':') < 0 {
+		return true
+	}
+	_, _, known := a.recall(credentials)
+	return known
+}
+
+// readBasic appends the name:password that a request comes with, if it does with exactly one.
+func readBasic(b []byte, h Head) ([]byte, bool) {
+	value, ok := h.Field("authorization", 0)
+	if _, twice := h.Field("authorization", 1); !ok || twice {
+		return nil, false
+	}
+	return decodeBasic(b, value)
+}
+
+// recall reports whether credentials were right before. If not, sum is for the slot once they are.
+func (a *auth) recall(credentials []byte) (slot *atomic.Pointer[[sha256.Size]byte], sum [sha256.Size]byte, known bool) {
+	var keyed [16 + maxCredentials]byte
+	sum = sha256.Sum256(append(append(keyed[:0], a.seed[:]...), credentials...))
+	slot = &a.known[sum[0]]
+	stored := slot.Load()
+	return slot, sum, stored != nil && subtle.ConstantTimeCompare(stored[:], sum[:]) == 1
 }
 
 // decodeBasic appends name:password.
@@ -106,10 +132,8 @@ func (a *auth) right(credentials []byte) (right, busy bool) {
 	if !ok {
 		return false, false
 	}
-	var keyed [16 + maxCredentials]byte
-	sum := sha256.Sum256(append(append(keyed[:0], a.seed[:]...), credentials...))
-	slot := &a.known[sum[0]]
-	if known := slot.Load(); known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1 {
+	slot, sum, known := a.recall(credentials)
+	if known {
 		return true, false
 	}
 	if checks.Add(1) > maxChecks {

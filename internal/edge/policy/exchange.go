@@ -57,6 +57,12 @@ func (x *Exchange) Begin(r *Rule, q Request) {
 // Rule returns the rule that holds; nil after End.
 func (x *Exchange) Rule() *Rule { return x.rule }
 
+// Quick reports whether nothing about the exchange takes long: Answer has no password to check that was not right before, and no response is
+// compressed. It is valid until Sent.
+func (x *Exchange) Quick() bool {
+	return x.coding == 0 && (x.rule.auth == nil || x.rule.auth.quick(x.Head))
+}
+
 // Sent tells that the request's head is no longer there.
 func (x *Exchange) Sent() { x.Head, x.Target, x.verb, x.path, x.query = nil, nil, nil, nil, nil }
 

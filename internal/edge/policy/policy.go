@@ -60,15 +60,6 @@ type Rule struct {
 	compress             *compress
 }
 
-// Plain reports whether the rule does no more than change targets and headers: the edge never answers itself, and nothing is bounded,
-// timed, sent again or compressed in another way than without it.
-func (r *Rule) Plain() bool {
-	retry := r.Retry
-	return !r.broken && r.redirect == nil && r.cors == nil && r.auth == nil && r.maintenance == nil && r.compress == nil &&
-		r.Limits == Limits{} && r.Timeouts == Timeouts{} &&
-		retry.Attempts == 0 && len(retry.Statuses) == 0 && !retry.OnTimeout && retry.Share == DefaultShare && retry.Minimum == DefaultMinimum
-}
-
 // Limits are how large a request may be. 0 is what the engine takes.
 type Limits struct {
 	Body    int64
@@ -92,7 +83,7 @@ type Retry struct {
 	Minimum   float64  // retries per second that are always let through
 }
 
-// Defaults of Retry.
+// Defaults of Retry let an app outlive the loss of half of its backends.
 const (
 	DefaultShare   = 0.5
 	DefaultMinimum = 100

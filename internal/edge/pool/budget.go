@@ -9,9 +9,6 @@ type Budget struct {
 	Minimum float64 // per second, which always may
 }
 
-// DefaultBudget lets a pool outlive the loss of half of its backends.
-var DefaultBudget = Budget{Share: 0.5, Minimum: 100}
-
 // Affords reports whether another request may be sent again at now, and takes it from the budget.
 func (p *Pool) Affords(b Budget, now int64) bool {
 	if float64(p.retries.Load()+1) <= b.Share*float64(p.Meter.InFlight()) {

@@ -118,8 +118,9 @@ type Ring struct {
 	cqMask   uint32
 	sqes     []submission
 	cqes     []Completion
-	tail     uint32 // of the submissions; the kernel sees it in submit
-	pending  uint32 // submissions that the kernel has not seen
+	tail     uint32       // of the submissions; the kernel sees it in submit
+	pending  uint32       // submissions that the kernel has not seen
+	waiting  []submission // in their order, until there is room for them
 	received buffers
 	limit    waitLimit
 }
@@ -258,16 +259,40 @@ func (r *Ring) Close() error {
 	return err
 }
 
-// push returns the next submission, to be filled in.
+// push returns the next submission, to be filled in at once.
 func (r *Ring) push(op uint8, fd int, user uint64) *submission {
-	if int(r.pending) == len(r.sqes) {
-		_ = r.enter(0, 0) // full: the kernel takes all; an error comes again when waiting
+	if r.full() && len(r.waiting) == 0 {
+		_ = r.enter(0, 0) // the kernel takes all, unless it has no memory; the error comes again when waiting
 	}
+	next := submission{op: op, fd: int32(fd), user: user} //nolint:gosec // a descriptor
+	if r.full() || len(r.waiting) > 0 {
+		r.waiting = append(r.waiting, next)
+		return &r.waiting[len(r.waiting)-1]
+	}
+	e := r.place()
+	*e = next
+	return e
+}
+
+func (r *Ring) full() bool { return int(r.pending) == len(r.sqes) }
+
+// place returns the next free entry of the queue.
+func (r *Ring) place() *submission {
 	e := &r.sqes[r.tail&r.sqMask]
-	*e = submission{op: op, fd: int32(fd), user: user} //nolint:gosec // a descriptor
 	r.tail++
 	r.pending++
 	return e
+}
+
+// refill puts what waits into the queue as far as there is room.
+func (r *Ring) refill() {
+	n := 0
+	for ; n < len(r.waiting) && !r.full(); n++ {
+		*r.place() = r.waiting[n]
+	}
+	if n > 0 {
+		r.waiting = r.waiting[:copy(r.waiting, r.waiting[n:])]
+	}
 }
 
 func (e *submission) memory(b []byte) {
@@ -353,8 +378,9 @@ func (r *Ring) Wait(timeout time.Duration, handle func(Completion)) error {
 
 // await submits, and returns when there is a completion or the time is over.
 func (r *Ring) await(timeout time.Duration) error {
+	r.refill()
 	wait := uintptr(1)
-	if *r.cqHead != atomic.LoadUint32(r.cqTail) {
+	if len(r.waiting) > 0 || *r.cqHead != atomic.LoadUint32(r.cqTail) {
 		wait = 0
 	}
 	err := r.enter(wait, timeout)
