@@ -1196,7 +1196,7 @@ type TokenRecord struct {
 type ClusterRecord struct {
 	ID        string    `json:"id"`
 	Epoch     uint64    `json:"epoch"` // certificates of another epoch are not valid
-	Ca        string    `json:"ca"`    // certificates of the CA, PEM
+	CA        string    `json:"ca"`    // certificates of the CA, PEM
 	CreatedAt time.Time `json:"created_at"`
 }
 

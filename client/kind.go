@@ -200,6 +200,9 @@ var kindsByCode = map[codes.Code]vortex.ErrorKind{
 	codes.OutOfRange:         vortex.OutOfRange,
 }
 
+// KindOfCode returns the kind of error that a code on the wire stands for.
+func KindOfCode(code codes.Code) vortex.ErrorKind { return kindsByCode[code] }
+
 // dialError is what went wrong, without what gRPC says around it.
 func dialError(text string) string {
 	if _, inner, ok := strings.Cut(text, "Error while dialing: "); ok {
@@ -217,7 +220,7 @@ func (k *Kind) fail(ctx context.Context, err error) error {
 	if st.Code() == codes.DeadlineExceeded {
 		return context.DeadlineExceeded
 	}
-	kind := kindsByCode[st.Code()]
+	kind := KindOfCode(st.Code())
 	if hint := tlsHint(st.Message(), k.secure); kind == vortex.Unavailable && hint != "" {
 		return &vortex.Error{Kind: kind, Msg: fmt.Sprintf("the store at %s and this client do not agree: %s\n%s", k.target, st.Message(), hint)}
 	}

@@ -6,5 +6,6 @@ bin=$(mktemp -d)
 trap 'rm -rf "$bin"' EXIT
 go build -modfile=tools/go.mod -o "$bin/" \
 	google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
-PATH="$bin:$PATH" protoc -I proto \
-	--go_out=. --go_opt=module=vortex --go-grpc_out=. --go-grpc_opt=module=vortex kind/kind.proto session/session.proto
+cd proto
+PATH="$bin:$PATH" protoc -I . \
+	--go_out=.. --go_opt=module=vortex --go-grpc_out=.. --go-grpc_opt=module=vortex ./*/*.proto

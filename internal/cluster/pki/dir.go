@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,6 +25,8 @@ const (
 	KeyFile   = "node.key"
 	CAFile    = "ca.crt"
 	CAKeyFile = "ca.key" // servers only
+	// GossipFile holds the key that the members of the cluster share, hexadecimal.
+	GossipFile = "gossip.key"
 )
 
 // Path returns the path of a file.
@@ -139,6 +142,7 @@ type Bundle struct {
 	Certificate []byte
 	CA          []byte // of the cluster, the one that signs first
 	CAKey       []byte // for servers; empty: unchanged
+	GossipKey   []byte // hexadecimal; empty: unchanged
 }
 
 // Install keeps a bundle, if the certificate is for the directory's key and from the bundle's CA.
@@ -158,13 +162,21 @@ func (d Dir) Install(b Bundle) error {
 			return err
 		}
 	}
+	if len(b.GossipKey) > 0 {
+		if err := d.Write(GossipFile, b.GossipKey); err != nil {
+			return err
+		}
+	}
 	if err := d.Write(CAFile, b.CA); err != nil {
 		return err
 	}
 	return d.Write(CertFile, b.Certificate)
 }
 
-// Found makes the CA of a new cluster and keeps it.
+// gossipKeyBytes is the length of the members' shared key.
+const gossipKeyBytes = 32
+
+// Found makes the CA of a new cluster, and the key that its members share, and keeps them.
 func (d Dir) Found(cluster string) error {
 	ca, err := NewCA(cluster)
 	if err != nil {
@@ -174,7 +186,9 @@ func (d Dir) Found(cluster string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Write(CAKeyFile, key), d.Write(CAFile, ca.CertPEM()))
+	shared := make([]byte, gossipKeyBytes)
+	_, _ = rand.Read(shared) // never fails
+	return errors.Join(d.Write(GossipFile, []byte(hex.EncodeToString(shared))), d.Write(CAKeyFile, key), d.Write(CAFile, ca.CertPEM()))
 }
 
 // Sign gets a certificate for the directory's key from the CA that is kept beside it.

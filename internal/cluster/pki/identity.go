@@ -92,3 +92,12 @@ func CheckName(s string) error {
 	}
 	return nil
 }
+
+// BundleHash is KeyHash of the first certificate of a bundle, PEM.
+func BundleHash(bundle []byte) (string, error) {
+	certs, err := parseCertificates(bundle)
+	if err != nil {
+		return "", err
+	}
+	return KeyHash(certs[0]), nil
+}

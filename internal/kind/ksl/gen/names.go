@@ -7,7 +7,7 @@ import (
 
 // initialisms are written in capitals in Go names.
 var initialisms = map[string]bool{
-	"api": true, "cidr": true, "cpu": true, "dns": true, "gpu": true, "grpc": true, "http": true, "https": true, "id": true,
+	"api": true, "ca": true, "cidr": true, "cpu": true, "dns": true, "gpu": true, "grpc": true, "http": true, "https": true, "id": true,
 	"io": true, "ip": true, "json": true, "mac": true, "oci": true, "oidc": true, "oom": true, "os": true, "pid": true,
 	"rps": true, "sdk": true, "ssh": true, "tcp": true, "tls": true, "ttl": true, "udp": true, "uid": true, "uri": true,
 	"url": true, "uuid": true, "vm": true, "yaml": true,
