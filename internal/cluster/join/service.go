@@ -227,7 +227,7 @@ func (s *Service) admission(a applicant) (kind.Txn, error) {
 }
 
 // entitled refuses a secret or a role that the token's record does not know.
-func (a applicant) entitled(token *vortex.JoinRecord) error {
+func (a *applicant) entitled(token *vortex.JoinRecord) error {
 	if subtle.ConstantTimeCompare([]byte(token.Hash), []byte(a.token.Hash())) != 1 || !time.Now().Before(token.ExpiresAt) {
 		return errToken()
 	}
