@@ -3,10 +3,12 @@ package kind
 import (
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // topic is what all watchers with the same prefixes and the same indexed filter read: a chain of batches
@@ -24,11 +26,18 @@ type topic struct {
 	dirty    bool
 	selected []Event // of the batch being published; reused
 
-	late bool // waits to be woken; the waking goroutine's own
+	// The waking goroutine's own.
+	late  bool     // waits to be woken
+	woken []*Watch // reused
 
 	mu      sync.Mutex
 	members map[*Watch]struct{}
 }
+
+const (
+	squad  = 4                    // so many watchers are woken before they get the processor
+	waking = 2 * time.Millisecond // after which the rest of a topic is woken at once, for other topics wait
+)
 
 // link is one batch of a chain. The first link of a chain holds none.
 type link struct {
@@ -66,13 +75,25 @@ func (t *topic) dismiss(w *Watch) {
 }
 
 // wake wakes every watcher, drops the ones that are too far behind, and returns how many there are.
+//
+// It wakes a few at a time and lets them run: so the first ones' events are under way to their clients while the others are
+// woken. Woken all at once they go step by step together, and nothing leaves before the last of them had its turn.
 func (t *topic) wake(limit lag) int {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	for w := range t.members {
-		w.notice(limit)
+		t.woken = append(t.woken, w)
 	}
-	return len(t.members)
+	t.mu.Unlock()
+	n, began := len(t.woken), time.Now()
+	for i, w := range t.woken {
+		w.notice(limit)
+		if i%squad == squad-1 && time.Since(began) < waking {
+			runtime.Gosched()
+		}
+	}
+	clear(t.woken)
+	t.woken = t.woken[:0]
+	return n
 }
 
 // crowded reports whether so many watch that they are woken with pauses in between.

@@ -69,7 +69,7 @@ type WatchOptions struct {
 	// Filter, when set, selects the changes of records that match it, or matched it before the change: a record
 	// that stops matching is seen once more, as the put or delete that it was.
 	Filter *Filter
-	// From replays every transaction with a revision >= From first; 0 starts now.
+	// From replays every transaction with a revision >= From first; 0 starts after what reads show now.
 	From int64
 	// Previous asks for Prev in events of the engine's history too, at the price of a read for each.
 	Previous bool
@@ -117,6 +117,9 @@ func (s *Store) Watch(opts WatchOptions) *Watch {
 		w.own = opts.Filter
 	}
 	s.hub.add(w)
+	if opts.From == 0 {
+		w.nextFrom = s.Revision() + 1 // what reads show already may still be on its way to watchers
+	}
 	if !s.hub.attach(w, opts.From) {
 		w.history = &history{watch: w}
 		w.wake()
