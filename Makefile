@@ -76,7 +76,7 @@ test: deps-test helpers ## run every test; installs Debian packages when root on
 
 .PHONY: race
 race: helpers ## run the unit tests under the race detector
-	go test -race -shuffle=on $$(go list ./... | grep -Ev '/test/(e2e|edge|kind)')
+	go test -race -shuffle=on $$(go list ./... | grep -Ev '/test/(cluster|e2e|edge|kind)')
 
 .PHONY: e2e
 e2e: build ## run the end-to-end tests against bin/vortex
@@ -93,6 +93,10 @@ prove: build ## prove the state store: kill, cut and fill up while every answer 
 .PHONY: prove-edge
 prove-edge: ## prove the load balancer: replace, kill and change under load while every answer is checked; EDGE_LONG=1 loads for a minute each
 	go test -v -count=1 -timeout 60m ./test/edge/...
+
+.PHONY: prove-cluster
+prove-cluster: build ## prove the cluster: hosts without power, frozen, cut off, with wrong clocks and full disks; CLUSTER_LONG=1 takes ten times as long
+	go test -v -count=1 -timeout 60m ./test/cluster/...
 
 .PHONY: lint
 lint: helpers ## golangci-lint, pinned in tools/go.mod
@@ -113,7 +117,7 @@ check: ## generated code is fresh, modules are tidy, code is formatted
 
 .PHONY: cover
 cover: helpers ## test coverage of the unit tests
-	go test -coverprofile=coverage.out $$(go list ./... | grep -Ev '/test/(e2e|edge|kind)') && go tool cover -func=coverage.out | tail -1
+	go test -coverprofile=coverage.out $$(go list ./... | grep -Ev '/test/(cluster|e2e|edge|kind)') && go tool cover -func=coverage.out | tail -1
 
 .PHONY: bench
 bench: bench-main bench-kind bench-edge ## run every benchmark

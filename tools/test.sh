@@ -60,7 +60,7 @@ build() { make --no-print-directory build; }
 # The tests of the drivers, the network and the images share one kernel's tables: two packages at a time.
 unit() {
 	local packages
-	mapfile -t packages < <(go list ./... | grep -Ev '^vortex/test/(e2e|edge|kind)')
+	mapfile -t packages < <(go list ./... | grep -Ev '^vortex/test/(cluster|e2e|edge|kind)')
 	go test -race -shuffle=on -p 2 -timeout 15m "${packages[@]}"
 }
 
@@ -68,6 +68,8 @@ unit() {
 prove() { go test -count=1 -timeout 15m ./test/kind/...; }
 
 prove_edge() { go test -count=1 -timeout 10m ./test/edge/...; }
+
+prove_cluster() { go test -count=1 -timeout 10m ./test/cluster/...; }
 
 e2e() { go test -count=1 -timeout 15m ./test/e2e/...; }
 
@@ -85,6 +87,7 @@ stage vet vet
 stage "unit tests under the race detector" unit
 stage "proofs of the state store" prove
 stage "proofs of the load balancer" prove_edge
+stage "proofs of the cluster" prove_cluster
 stage "end-to-end tests of the built binary" e2e
 
 printf '\n==> Summary\n'
