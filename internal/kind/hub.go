@@ -147,6 +147,14 @@ func (h *hub) reset(rev int64) {
 	h.last.Store(rev)
 }
 
+// bridge publishes what is different after a gap. Nobody can resume from a revision inside of it.
+func (h *hub) bridge(batch Batch) {
+	h.publish(batch)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.recent.restart(batch.Revision)
+}
+
 // count returns how many watches there are.
 func (h *hub) count() int {
 	h.mu.Lock()

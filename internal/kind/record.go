@@ -36,6 +36,12 @@ func (r *Record) expired(now int64) bool { return r.ExpiresAt != 0 && r.ExpiresA
 // The engine's value is an envelope: a format byte, the expiry as a varint, and the user's value.
 const envelopeFormat = 1
 
+// Seal makes what the engine keeps of a value that expires at a moment, in Unix milliseconds, 0 being never.
+func Seal(value []byte, expiresAt int64) []byte { return seal(value, expiresAt) }
+
+// Unseal is the opposite of Seal. The value is part of what it was given.
+func Unseal(kept []byte) (value []byte, expiresAt int64, err error) { return unseal(kept) }
+
 func seal(value []byte, expiresAt int64) []byte {
 	buf := make([]byte, 0, 1+binary.MaxVarintLen64+len(value))
 	buf = append(buf, envelopeFormat)

@@ -8,13 +8,15 @@ import (
 )
 
 // reload makes memory what the engine holds now, whatever happened since, and ends every watch, for nobody can tell what was
-// between. It is all one change to readers: they see the state before or the state after.
+// between, unless the store bridges gaps. It is all one change to readers: they see the state before or the state after.
 func (s *Store) reload(ctx context.Context) error {
 	batch, err := s.difference(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := s.state.apply(batch); err != nil {
+	before := s.Revision()
+	events, err := s.state.apply(batch)
+	if err != nil {
 		return err
 	}
 	s.oldest.Store(0)
@@ -23,7 +25,13 @@ func (s *Store) reload(ctx context.Context) error {
 	case <-s.broken:
 	default:
 	}
-	s.hub.reset(batch.Revision)
+	switch {
+	case s.cfg.Bridge && batch.Revision > before:
+		s.hub.bridge(Batch{Revision: batch.Revision, Time: s.state.clock.time(), Events: events})
+	case s.cfg.Bridge && batch.Revision == before && len(events) == 0: // nothing was missed
+	default:
+		s.hub.reset(batch.Revision)
+	}
 	s.announce()
 	s.log.WarnContext(ctx, "Store loaded anew", "revision", batch.Revision, "changes", len(batch.Changes))
 	return nil

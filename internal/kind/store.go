@@ -22,6 +22,9 @@ type Config struct {
 	// WatchBuffer and WatchBytes are how many batches, and bytes of values, a watcher may lag behind
 	// before it is dropped; defaults 4096 and 16 MiB.
 	WatchBuffer, WatchBytes int
+	// Bridge lets watches outlive a gap in the engine's log: what is different after it comes as one transaction. Without it
+	// they end with OutOfRange, for their readers may count on every transaction.
+	Bridge bool
 	// Log receives what an operator would act on; nil discards.
 	Log *slog.Logger
 }

@@ -88,6 +88,7 @@ type Watch struct {
 	store    *Store
 	ready    chan struct{} // one slot
 	dropped  chan struct{} // closed when the watch fell too far behind
+	feed     *Feed         // that the watch is part of; nil when it is read by itself
 
 	// The reader's own.
 	history  *history // read from the engine before the rest; nil when there is none
@@ -106,16 +107,7 @@ type Watch struct {
 
 // Watch subscribes to changes. Resuming from a revision that the engine no longer keeps ends the watch with OutOfRange.
 func (s *Store) Watch(opts WatchOptions) *Watch {
-	indexed, _ := s.indexedFilter(opts)
-	w := &Watch{
-		opts: opts, prefixes: narrow(opts.Prefixes), store: s, nextFrom: opts.From,
-		ready: make(chan struct{}, 1), dropped: make(chan struct{}), markDue: opts.Progress > 0,
-	}
-	if indexed {
-		w.shared = opts.Filter
-	} else {
-		w.own = opts.Filter
-	}
+	w := s.newWatch(opts, opts.From)
 	s.hub.add(w)
 	if opts.From == 0 {
 		w.nextFrom = s.Revision() + 1 // what reads show already may still be on its way to watchers
@@ -126,6 +118,20 @@ func (s *Store) Watch(opts WatchOptions) *Watch {
 	}
 	if opts.Progress > 0 {
 		w.wake()
+	}
+	return w
+}
+
+// newWatch returns a watch that the hub does not know yet.
+func (s *Store) newWatch(opts WatchOptions, from int64) *Watch {
+	w := &Watch{
+		opts: opts, prefixes: narrow(opts.Prefixes), store: s, nextFrom: from,
+		ready: make(chan struct{}, 1), dropped: make(chan struct{}), markDue: opts.Progress > 0,
+	}
+	if indexed, _ := s.indexedFilter(opts); indexed {
+		w.shared = opts.Filter
+	} else {
+		w.own = opts.Filter
 	}
 	return w
 }
@@ -227,6 +233,9 @@ func (w *Watch) judge(limit lag) {
 		"the watcher fell %d transactions (%d KiB) behind and was dropped; list again and watch from there, or resume from the last revision seen", behind.batches, behind.bytes>>10)
 	w.place, w.backlog = nil, nil
 	close(w.dropped)
+	if w.feed != nil {
+		w.feed.drop()
+	}
 }
 
 // fail ends the watch after what is queued.

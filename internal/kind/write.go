@@ -22,12 +22,14 @@ type Op struct {
 }
 
 // Condition must hold for a transaction to happen. It compares the record's revision when ByRevision is
-// set, 0 meaning absent, and its value otherwise, empty meaning absent. An expired record is absent.
+// set, 0 meaning absent, and its value otherwise, empty meaning absent. An expired record is absent, unless the condition
+// is Exact.
 type Condition struct {
 	Key        string
 	Value      []byte
 	Revision   int64
 	ByRevision bool
+	Exact      bool // with ByRevision: a record that has expired and was not deleted yet is there
 }
 
 // IfRevision is the condition that the key's last change is revision, 0 meaning that it is absent.
@@ -208,7 +210,7 @@ func (s *Store) resolve(p *plan) (engine.Txn, error) {
 
 // holds judges the condition for a record, nil when there is none.
 func (c Condition) holds(rec *Record) bool {
-	if rec != nil && rec.expired(nowMillis()) {
+	if rec != nil && !c.Exact && rec.expired(nowMillis()) {
 		rec = nil
 	}
 	switch {

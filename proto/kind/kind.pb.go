@@ -1430,6 +1430,8 @@ type TxnRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Compares      []*Compare             `protobuf:"bytes,100,rep,name=compares,proto3" json:"compares,omitempty"`
 	Operations    []*Operation           `protobuf:"bytes,101,rep,name=operations,proto3" json:"operations,omitempty"`
+	Exact         []*ExactCompare        `protobuf:"bytes,102,rep,name=exact,proto3" json:"exact,omitempty"`
+	Writes        []*KeyWrite            `protobuf:"bytes,103,rep,name=writes,proto3" json:"writes,omitempty"` // besides the operations
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1478,6 +1480,142 @@ func (x *TxnRequest) GetOperations() []*Operation {
 	return nil
 }
 
+func (x *TxnRequest) GetExact() []*ExactCompare {
+	if x != nil {
+		return x.Exact
+	}
+	return nil
+}
+
+func (x *TxnRequest) GetWrites() []*KeyWrite {
+	if x != nil {
+		return x.Writes
+	}
+	return nil
+}
+
+// ExactCompare holds when the key's last change is exactly that revision, whether the record has expired or not; 0 means that there is none.
+type ExactCompare struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,100,opt,name=key,proto3" json:"key,omitempty"`
+	ModRevision   uint64                 `protobuf:"varint,101,opt,name=mod_revision,json=modRevision,proto3" json:"mod_revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExactCompare) Reset() {
+	*x = ExactCompare{}
+	mi := &file_kind_kind_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExactCompare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExactCompare) ProtoMessage() {}
+
+func (x *ExactCompare) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExactCompare.ProtoReflect.Descriptor instead.
+func (*ExactCompare) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ExactCompare) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ExactCompare) GetModRevision() uint64 {
+	if x != nil {
+		return x.ModRevision
+	}
+	return 0
+}
+
+// KeyWrite is an Operation on a key of any bytes.
+type KeyWrite struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,100,opt,name=key,proto3" json:"key,omitempty"`
+	Value         []byte                 `protobuf:"bytes,101,opt,name=value,proto3" json:"value,omitempty"`
+	TtlMs         uint64                 `protobuf:"varint,102,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // 0: never expires
+	Deleted       bool                   `protobuf:"varint,103,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyWrite) Reset() {
+	*x = KeyWrite{}
+	mi := &file_kind_kind_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyWrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyWrite) ProtoMessage() {}
+
+func (x *KeyWrite) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyWrite.ProtoReflect.Descriptor instead.
+func (*KeyWrite) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *KeyWrite) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KeyWrite) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *KeyWrite) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *KeyWrite) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
 // Compare holds when the key has the given value, or the given revision; an empty value and revision 0 mean absent.
 type Compare struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1493,7 +1631,7 @@ type Compare struct {
 
 func (x *Compare) Reset() {
 	*x = Compare{}
-	mi := &file_kind_kind_proto_msgTypes[22]
+	mi := &file_kind_kind_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1643,7 @@ func (x *Compare) String() string {
 func (*Compare) ProtoMessage() {}
 
 func (x *Compare) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[22]
+	mi := &file_kind_kind_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1656,7 @@ func (x *Compare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compare.ProtoReflect.Descriptor instead.
 func (*Compare) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{22}
+	return file_kind_kind_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Compare) GetKey() string {
@@ -1582,7 +1720,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_kind_kind_proto_msgTypes[23]
+	mi := &file_kind_kind_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1732,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[23]
+	mi := &file_kind_kind_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1745,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{23}
+	return file_kind_kind_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Operation) GetOperation() isOperation_Operation {
@@ -1661,7 +1799,7 @@ type TxnResponse struct {
 
 func (x *TxnResponse) Reset() {
 	*x = TxnResponse{}
-	mi := &file_kind_kind_proto_msgTypes[24]
+	mi := &file_kind_kind_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +1811,7 @@ func (x *TxnResponse) String() string {
 func (*TxnResponse) ProtoMessage() {}
 
 func (x *TxnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[24]
+	mi := &file_kind_kind_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +1824,7 @@ func (x *TxnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TxnResponse.ProtoReflect.Descriptor instead.
 func (*TxnResponse) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{24}
+	return file_kind_kind_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TxnResponse) GetSuccess() bool {
@@ -1715,7 +1853,7 @@ type SchemaRequest struct {
 
 func (x *SchemaRequest) Reset() {
 	*x = SchemaRequest{}
-	mi := &file_kind_kind_proto_msgTypes[25]
+	mi := &file_kind_kind_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1865,7 @@ func (x *SchemaRequest) String() string {
 func (*SchemaRequest) ProtoMessage() {}
 
 func (x *SchemaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[25]
+	mi := &file_kind_kind_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1878,7 @@ func (x *SchemaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaRequest.ProtoReflect.Descriptor instead.
 func (*SchemaRequest) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{25}
+	return file_kind_kind_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SchemaRequest) GetName() string {
@@ -1782,7 +1920,7 @@ type SchemaResponse struct {
 
 func (x *SchemaResponse) Reset() {
 	*x = SchemaResponse{}
-	mi := &file_kind_kind_proto_msgTypes[26]
+	mi := &file_kind_kind_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +1932,7 @@ func (x *SchemaResponse) String() string {
 func (*SchemaResponse) ProtoMessage() {}
 
 func (x *SchemaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[26]
+	mi := &file_kind_kind_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +1945,7 @@ func (x *SchemaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaResponse.ProtoReflect.Descriptor instead.
 func (*SchemaResponse) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{26}
+	return file_kind_kind_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SchemaResponse) GetTypes() []*SchemaType {
@@ -1843,7 +1981,7 @@ type SchemaText struct {
 
 func (x *SchemaText) Reset() {
 	*x = SchemaText{}
-	mi := &file_kind_kind_proto_msgTypes[27]
+	mi := &file_kind_kind_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +1993,7 @@ func (x *SchemaText) String() string {
 func (*SchemaText) ProtoMessage() {}
 
 func (x *SchemaText) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[27]
+	mi := &file_kind_kind_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +2006,7 @@ func (x *SchemaText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaText.ProtoReflect.Descriptor instead.
 func (*SchemaText) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{27}
+	return file_kind_kind_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SchemaText) GetName() string {
@@ -1904,7 +2042,7 @@ type SchemaDifference struct {
 
 func (x *SchemaDifference) Reset() {
 	*x = SchemaDifference{}
-	mi := &file_kind_kind_proto_msgTypes[28]
+	mi := &file_kind_kind_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2054,7 @@ func (x *SchemaDifference) String() string {
 func (*SchemaDifference) ProtoMessage() {}
 
 func (x *SchemaDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[28]
+	mi := &file_kind_kind_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2067,7 @@ func (x *SchemaDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaDifference.ProtoReflect.Descriptor instead.
 func (*SchemaDifference) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{28}
+	return file_kind_kind_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SchemaDifference) GetPath() string {
@@ -1967,7 +2105,7 @@ type SchemaType struct {
 
 func (x *SchemaType) Reset() {
 	*x = SchemaType{}
-	mi := &file_kind_kind_proto_msgTypes[29]
+	mi := &file_kind_kind_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2117,7 @@ func (x *SchemaType) String() string {
 func (*SchemaType) ProtoMessage() {}
 
 func (x *SchemaType) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[29]
+	mi := &file_kind_kind_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2130,7 @@ func (x *SchemaType) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaType.ProtoReflect.Descriptor instead.
 func (*SchemaType) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{29}
+	return file_kind_kind_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SchemaType) GetName() string {
@@ -2045,7 +2183,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_kind_kind_proto_msgTypes[30]
+	mi := &file_kind_kind_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2195,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[30]
+	mi := &file_kind_kind_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2208,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{30}
+	return file_kind_kind_proto_rawDescGZIP(), []int{32}
 }
 
 type StatusResponse struct {
@@ -2091,7 +2229,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_kind_kind_proto_msgTypes[31]
+	mi := &file_kind_kind_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2241,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[31]
+	mi := &file_kind_kind_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2254,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{31}
+	return file_kind_kind_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -2202,7 +2340,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_kind_kind_proto_msgTypes[32]
+	mi := &file_kind_kind_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2214,7 +2352,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[32]
+	mi := &file_kind_kind_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +2365,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{32}
+	return file_kind_kind_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *HistoryRequest) GetKeyPrefix() string {
@@ -2277,7 +2415,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_kind_kind_proto_msgTypes[33]
+	mi := &file_kind_kind_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2427,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[33]
+	mi := &file_kind_kind_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2440,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{33}
+	return file_kind_kind_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Transaction) GetRevision() uint64 {
@@ -2338,7 +2476,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_kind_kind_proto_msgTypes[34]
+	mi := &file_kind_kind_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2350,7 +2488,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[34]
+	mi := &file_kind_kind_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2363,7 +2501,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{34}
+	return file_kind_kind_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Change) GetKey() string {
@@ -2400,7 +2538,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_kind_kind_proto_msgTypes[35]
+	mi := &file_kind_kind_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +2550,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[35]
+	mi := &file_kind_kind_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +2563,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{35}
+	return file_kind_kind_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DiffRequest) GetKeyPrefix() string {
@@ -2472,7 +2610,7 @@ type CompactRequest struct {
 
 func (x *CompactRequest) Reset() {
 	*x = CompactRequest{}
-	mi := &file_kind_kind_proto_msgTypes[36]
+	mi := &file_kind_kind_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2484,7 +2622,7 @@ func (x *CompactRequest) String() string {
 func (*CompactRequest) ProtoMessage() {}
 
 func (x *CompactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[36]
+	mi := &file_kind_kind_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2497,7 +2635,7 @@ func (x *CompactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompactRequest.ProtoReflect.Descriptor instead.
 func (*CompactRequest) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{36}
+	return file_kind_kind_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CompactRequest) GetRevision() uint64 {
@@ -2516,7 +2654,7 @@ type CompactResponse struct {
 
 func (x *CompactResponse) Reset() {
 	*x = CompactResponse{}
-	mi := &file_kind_kind_proto_msgTypes[37]
+	mi := &file_kind_kind_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2528,7 +2666,7 @@ func (x *CompactResponse) String() string {
 func (*CompactResponse) ProtoMessage() {}
 
 func (x *CompactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[37]
+	mi := &file_kind_kind_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2541,7 +2679,7 @@ func (x *CompactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompactResponse.ProtoReflect.Descriptor instead.
 func (*CompactResponse) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{37}
+	return file_kind_kind_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CompactResponse) GetOldestRevision() uint64 {
@@ -2559,7 +2697,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_kind_kind_proto_msgTypes[38]
+	mi := &file_kind_kind_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2571,7 +2709,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[38]
+	mi := &file_kind_kind_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2584,7 +2722,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{38}
+	return file_kind_kind_proto_rawDescGZIP(), []int{40}
 }
 
 type SnapshotPart struct {
@@ -2596,7 +2734,7 @@ type SnapshotPart struct {
 
 func (x *SnapshotPart) Reset() {
 	*x = SnapshotPart{}
-	mi := &file_kind_kind_proto_msgTypes[39]
+	mi := &file_kind_kind_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +2746,7 @@ func (x *SnapshotPart) String() string {
 func (*SnapshotPart) ProtoMessage() {}
 
 func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[39]
+	mi := &file_kind_kind_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,12 +2759,481 @@ func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotPart.ProtoReflect.Descriptor instead.
 func (*SnapshotPart) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{39}
+	return file_kind_kind_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SnapshotPart) GetData() []byte {
 	if x != nil {
 		return x.Data
+	}
+	return nil
+}
+
+type IndexRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Local         bool                   `protobuf:"varint,100,opt,name=local,proto3" json:"local,omitempty"` // only what this server has taken in: asks nobody else
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndexRequest) Reset() {
+	*x = IndexRequest{}
+	mi := &file_kind_kind_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndexRequest) ProtoMessage() {}
+
+func (x *IndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndexRequest.ProtoReflect.Descriptor instead.
+func (*IndexRequest) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *IndexRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+type IndexResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,100,opt,name=revision,proto3" json:"revision,omitempty"`
+	Stale         bool                   `protobuf:"varint,101,opt,name=stale,proto3" json:"stale,omitempty"` // the server's engine is away
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndexResponse) Reset() {
+	*x = IndexResponse{}
+	mi := &file_kind_kind_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndexResponse) ProtoMessage() {}
+
+func (x *IndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndexResponse.ProtoReflect.Descriptor instead.
+func (*IndexResponse) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *IndexResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *IndexResponse) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+// Selection names records: those whose key starts with a prefix, all of them or those with a value in a field.
+type Selection struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        []byte                 `protobuf:"bytes,100,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Filter        *ScanFilter            `protobuf:"bytes,101,opt,name=filter,proto3" json:"filter,omitempty"` // its field is indexed in the type below the prefix
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Selection) Reset() {
+	*x = Selection{}
+	mi := &file_kind_kind_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Selection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Selection) ProtoMessage() {}
+
+func (x *Selection) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Selection.ProtoReflect.Descriptor instead.
+func (*Selection) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Selection) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *Selection) GetFilter() *ScanFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+type RangeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lo            []byte                 `protobuf:"bytes,100,opt,name=lo,proto3" json:"lo,omitempty"`
+	Hi            []byte                 `protobuf:"bytes,101,opt,name=hi,proto3" json:"hi,omitempty"`                                    // empty: no upper bound
+	AtRevision    uint64                 `protobuf:"varint,102,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"` // 0: the newest
+	Selections    []*Selection           `protobuf:"bytes,103,rep,name=selections,proto3" json:"selections,omitempty"`                    // which records; none: all, the store's own included, for who may read everything
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RangeRequest) Reset() {
+	*x = RangeRequest{}
+	mi := &file_kind_kind_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RangeRequest) ProtoMessage() {}
+
+func (x *RangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RangeRequest.ProtoReflect.Descriptor instead.
+func (*RangeRequest) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *RangeRequest) GetLo() []byte {
+	if x != nil {
+		return x.Lo
+	}
+	return nil
+}
+
+func (x *RangeRequest) GetHi() []byte {
+	if x != nil {
+		return x.Hi
+	}
+	return nil
+}
+
+func (x *RangeRequest) GetAtRevision() uint64 {
+	if x != nil {
+		return x.AtRevision
+	}
+	return 0
+}
+
+func (x *RangeRequest) GetSelections() []*Selection {
+	if x != nil {
+		return x.Selections
+	}
+	return nil
+}
+
+// RangePart is some of the records, in key order. There is at least one.
+type RangePart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,100,opt,name=revision,proto3" json:"revision,omitempty"` // the state's, the same in every part
+	Entries       []*Entry               `protobuf:"bytes,101,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RangePart) Reset() {
+	*x = RangePart{}
+	mi := &file_kind_kind_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RangePart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RangePart) ProtoMessage() {}
+
+func (x *RangePart) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RangePart.ProtoReflect.Descriptor instead.
+func (*RangePart) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *RangePart) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RangePart) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// Entry is what stands at a key, or the end of what stood there.
+type Entry struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Key            []byte                 `protobuf:"bytes,100,opt,name=key,proto3" json:"key,omitempty"`
+	Value          []byte                 `protobuf:"bytes,101,opt,name=value,proto3" json:"value,omitempty"`
+	ExpiresAt      uint64                 `protobuf:"varint,102,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // Unix milliseconds; 0: never
+	CreateRevision uint64                 `protobuf:"varint,103,opt,name=create_revision,json=createRevision,proto3" json:"create_revision,omitempty"`
+	ModRevision    uint64                 `protobuf:"varint,104,opt,name=mod_revision,json=modRevision,proto3" json:"mod_revision,omitempty"`
+	Deleted        bool                   `protobuf:"varint,105,opt,name=deleted,proto3" json:"deleted,omitempty"` // or it is not selected any more; then only the key is set
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Entry) Reset() {
+	*x = Entry{}
+	mi := &file_kind_kind_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Entry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Entry) ProtoMessage() {}
+
+func (x *Entry) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Entry.ProtoReflect.Descriptor instead.
+func (*Entry) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *Entry) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Entry) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *Entry) GetExpiresAt() uint64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+func (x *Entry) GetCreateRevision() uint64 {
+	if x != nil {
+		return x.CreateRevision
+	}
+	return 0
+}
+
+func (x *Entry) GetModRevision() uint64 {
+	if x != nil {
+		return x.ModRevision
+	}
+	return 0
+}
+
+func (x *Entry) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+// FollowRequest opens the stream with the first three fields; later ones only ask for marks.
+type FollowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FromRevision  uint64                 `protobuf:"varint,100,opt,name=from_revision,json=fromRevision,proto3" json:"from_revision,omitempty"` // the first transaction wanted; not 0
+	Selections    []*Selection           `protobuf:"bytes,101,rep,name=selections,proto3" json:"selections,omitempty"`                          // as in RangeRequest
+	Reach         uint64                 `protobuf:"varint,102,opt,name=reach,proto3" json:"reach,omitempty"`                                   // tell as soon as everything up to this revision was sent, also when nothing of it is selected
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRequest) Reset() {
+	*x = FollowRequest{}
+	mi := &file_kind_kind_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRequest) ProtoMessage() {}
+
+func (x *FollowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
+func (*FollowRequest) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *FollowRequest) GetFromRevision() uint64 {
+	if x != nil {
+		return x.FromRevision
+	}
+	return 0
+}
+
+func (x *FollowRequest) GetSelections() []*Selection {
+	if x != nil {
+		return x.Selections
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetReach() uint64 {
+	if x != nil {
+		return x.Reach
+	}
+	return 0
+}
+
+// FollowPart is one transaction, as far as it is selected. One without entries tells that everything up to its revision was sent.
+type FollowPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,100,opt,name=revision,proto3" json:"revision,omitempty"`
+	Entries       []*Entry               `protobuf:"bytes,101,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowPart) Reset() {
+	*x = FollowPart{}
+	mi := &file_kind_kind_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowPart) ProtoMessage() {}
+
+func (x *FollowPart) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowPart.ProtoReflect.Descriptor instead.
+func (*FollowPart) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *FollowPart) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *FollowPart) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
 	}
 	return nil
 }
@@ -2753,13 +3360,23 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\tmax_tx_id\x18\x02 \x01(\x04R\amaxTxId\":\n" +
 	"\tWalRecord\x12\x13\n" +
 	"\x05tx_id\x18\x01 \x01(\x04R\x04txId\x12\x18\n" +
-	"\apayload\x18\x02 \x01(\fR\apayload\"h\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\"\xba\x01\n" +
 	"\n" +
 	"TxnRequest\x12)\n" +
 	"\bcompares\x18d \x03(\v2\r.kind.CompareR\bcompares\x12/\n" +
 	"\n" +
 	"operations\x18e \x03(\v2\x0f.kind.OperationR\n" +
-	"operations\"b\n" +
+	"operations\x12(\n" +
+	"\x05exact\x18f \x03(\v2\x12.kind.ExactCompareR\x05exact\x12&\n" +
+	"\x06writes\x18g \x03(\v2\x0e.kind.KeyWriteR\x06writes\"C\n" +
+	"\fExactCompare\x12\x10\n" +
+	"\x03key\x18d \x01(\fR\x03key\x12!\n" +
+	"\fmod_revision\x18e \x01(\x04R\vmodRevision\"c\n" +
+	"\bKeyWrite\x12\x10\n" +
+	"\x03key\x18d \x01(\fR\x03key\x12\x14\n" +
+	"\x05value\x18e \x01(\fR\x05value\x12\x15\n" +
+	"\x06ttl_ms\x18f \x01(\x04R\x05ttlMs\x12\x18\n" +
+	"\adeleted\x18g \x01(\bR\adeleted\"b\n" +
 	"\aCompare\x12\x10\n" +
 	"\x03key\x18d \x01(\tR\x03key\x12\x16\n" +
 	"\x05value\x18e \x01(\fH\x00R\x05value\x12#\n" +
@@ -2844,10 +3461,47 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\x0foldest_revision\x18d \x01(\x04R\x0eoldestRevision\"\x11\n" +
 	"\x0fSnapshotRequest\"\"\n" +
 	"\fSnapshotPart\x12\x12\n" +
-	"\x04data\x18d \x01(\fR\x04data*-\n" +
+	"\x04data\x18d \x01(\fR\x04data\"$\n" +
+	"\fIndexRequest\x12\x14\n" +
+	"\x05local\x18d \x01(\bR\x05local\"A\n" +
+	"\rIndexResponse\x12\x1a\n" +
+	"\brevision\x18d \x01(\x04R\brevision\x12\x14\n" +
+	"\x05stale\x18e \x01(\bR\x05stale\"M\n" +
+	"\tSelection\x12\x16\n" +
+	"\x06prefix\x18d \x01(\fR\x06prefix\x12(\n" +
+	"\x06filter\x18e \x01(\v2\x10.kind.ScanFilterR\x06filter\"\x80\x01\n" +
+	"\fRangeRequest\x12\x0e\n" +
+	"\x02lo\x18d \x01(\fR\x02lo\x12\x0e\n" +
+	"\x02hi\x18e \x01(\fR\x02hi\x12\x1f\n" +
+	"\vat_revision\x18f \x01(\x04R\n" +
+	"atRevision\x12/\n" +
+	"\n" +
+	"selections\x18g \x03(\v2\x0f.kind.SelectionR\n" +
+	"selections\"N\n" +
+	"\tRangePart\x12\x1a\n" +
+	"\brevision\x18d \x01(\x04R\brevision\x12%\n" +
+	"\aentries\x18e \x03(\v2\v.kind.EntryR\aentries\"\xb4\x01\n" +
+	"\x05Entry\x12\x10\n" +
+	"\x03key\x18d \x01(\fR\x03key\x12\x14\n" +
+	"\x05value\x18e \x01(\fR\x05value\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18f \x01(\x04R\texpiresAt\x12'\n" +
+	"\x0fcreate_revision\x18g \x01(\x04R\x0ecreateRevision\x12!\n" +
+	"\fmod_revision\x18h \x01(\x04R\vmodRevision\x12\x18\n" +
+	"\adeleted\x18i \x01(\bR\adeleted\"{\n" +
+	"\rFollowRequest\x12#\n" +
+	"\rfrom_revision\x18d \x01(\x04R\ffromRevision\x12/\n" +
+	"\n" +
+	"selections\x18e \x03(\v2\x0f.kind.SelectionR\n" +
+	"selections\x12\x14\n" +
+	"\x05reach\x18f \x01(\x04R\x05reach\"O\n" +
+	"\n" +
+	"FollowPart\x12\x1a\n" +
+	"\brevision\x18d \x01(\x04R\brevision\x12%\n" +
+	"\aentries\x18e \x03(\v2\v.kind.EntryR\aentries*-\n" +
 	"\vConsistency\x12\x10\n" +
 	"\fLINEARIZABLE\x10\x00\x12\f\n" +
-	"\bSNAPSHOT\x10\x012\xba\x06\n" +
+	"\bSNAPSHOT\x10\x012\xd1\a\n" +
 	"\vKindService\x12%\n" +
 	"\x03Get\x12\x10.kind.GetRequest\x1a\f.kind.Record\x12*\n" +
 	"\x03Put\x12\x10.kind.PutRequest\x1a\x11.kind.PutResponse\x123\n" +
@@ -2865,7 +3519,10 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\aHistory\x12\x14.kind.HistoryRequest\x1a\x11.kind.Transaction0\x01\x12)\n" +
 	"\x04Diff\x12\x11.kind.DiffRequest\x1a\f.kind.Change0\x01\x126\n" +
 	"\aCompact\x12\x14.kind.CompactRequest\x1a\x15.kind.CompactResponse\x127\n" +
-	"\bSnapshot\x12\x15.kind.SnapshotRequest\x1a\x12.kind.SnapshotPart0\x01B\x1aZ\x18vortex/proto/kind;kindpbb\x06proto3"
+	"\bSnapshot\x12\x15.kind.SnapshotRequest\x1a\x12.kind.SnapshotPart0\x01\x120\n" +
+	"\x05Index\x12\x12.kind.IndexRequest\x1a\x13.kind.IndexResponse\x12.\n" +
+	"\x05Range\x12\x12.kind.RangeRequest\x1a\x0f.kind.RangePart0\x01\x123\n" +
+	"\x06Follow\x12\x13.kind.FollowRequest\x1a\x10.kind.FollowPart(\x010\x01B\x1aZ\x18vortex/proto/kind;kindpbb\x06proto3"
 
 var (
 	file_kind_kind_proto_rawDescOnce sync.Once
@@ -2880,7 +3537,7 @@ func file_kind_kind_proto_rawDescGZIP() []byte {
 }
 
 var file_kind_kind_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kind_kind_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_kind_kind_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_kind_kind_proto_goTypes = []any{
 	(Consistency)(0),          // 0: kind.Consistency
 	(*GetRequest)(nil),        // 1: kind.GetRequest
@@ -2905,24 +3562,34 @@ var file_kind_kind_proto_goTypes = []any{
 	(*SnapshotChunk)(nil),     // 20: kind.SnapshotChunk
 	(*WalRecord)(nil),         // 21: kind.WalRecord
 	(*TxnRequest)(nil),        // 22: kind.TxnRequest
-	(*Compare)(nil),           // 23: kind.Compare
-	(*Operation)(nil),         // 24: kind.Operation
-	(*TxnResponse)(nil),       // 25: kind.TxnResponse
-	(*SchemaRequest)(nil),     // 26: kind.SchemaRequest
-	(*SchemaResponse)(nil),    // 27: kind.SchemaResponse
-	(*SchemaText)(nil),        // 28: kind.SchemaText
-	(*SchemaDifference)(nil),  // 29: kind.SchemaDifference
-	(*SchemaType)(nil),        // 30: kind.SchemaType
-	(*StatusRequest)(nil),     // 31: kind.StatusRequest
-	(*StatusResponse)(nil),    // 32: kind.StatusResponse
-	(*HistoryRequest)(nil),    // 33: kind.HistoryRequest
-	(*Transaction)(nil),       // 34: kind.Transaction
-	(*Change)(nil),            // 35: kind.Change
-	(*DiffRequest)(nil),       // 36: kind.DiffRequest
-	(*CompactRequest)(nil),    // 37: kind.CompactRequest
-	(*CompactResponse)(nil),   // 38: kind.CompactResponse
-	(*SnapshotRequest)(nil),   // 39: kind.SnapshotRequest
-	(*SnapshotPart)(nil),      // 40: kind.SnapshotPart
+	(*ExactCompare)(nil),      // 23: kind.ExactCompare
+	(*KeyWrite)(nil),          // 24: kind.KeyWrite
+	(*Compare)(nil),           // 25: kind.Compare
+	(*Operation)(nil),         // 26: kind.Operation
+	(*TxnResponse)(nil),       // 27: kind.TxnResponse
+	(*SchemaRequest)(nil),     // 28: kind.SchemaRequest
+	(*SchemaResponse)(nil),    // 29: kind.SchemaResponse
+	(*SchemaText)(nil),        // 30: kind.SchemaText
+	(*SchemaDifference)(nil),  // 31: kind.SchemaDifference
+	(*SchemaType)(nil),        // 32: kind.SchemaType
+	(*StatusRequest)(nil),     // 33: kind.StatusRequest
+	(*StatusResponse)(nil),    // 34: kind.StatusResponse
+	(*HistoryRequest)(nil),    // 35: kind.HistoryRequest
+	(*Transaction)(nil),       // 36: kind.Transaction
+	(*Change)(nil),            // 37: kind.Change
+	(*DiffRequest)(nil),       // 38: kind.DiffRequest
+	(*CompactRequest)(nil),    // 39: kind.CompactRequest
+	(*CompactResponse)(nil),   // 40: kind.CompactResponse
+	(*SnapshotRequest)(nil),   // 41: kind.SnapshotRequest
+	(*SnapshotPart)(nil),      // 42: kind.SnapshotPart
+	(*IndexRequest)(nil),      // 43: kind.IndexRequest
+	(*IndexResponse)(nil),     // 44: kind.IndexResponse
+	(*Selection)(nil),         // 45: kind.Selection
+	(*RangeRequest)(nil),      // 46: kind.RangeRequest
+	(*RangePart)(nil),         // 47: kind.RangePart
+	(*Entry)(nil),             // 48: kind.Entry
+	(*FollowRequest)(nil),     // 49: kind.FollowRequest
+	(*FollowPart)(nil),        // 50: kind.FollowPart
 }
 var file_kind_kind_proto_depIdxs = []int32{
 	0,  // 0: kind.GetRequest.consistency:type_name -> kind.Consistency
@@ -2938,53 +3605,66 @@ var file_kind_kind_proto_depIdxs = []int32{
 	21, // 10: kind.SyncPayload.wal_record:type_name -> kind.WalRecord
 	19, // 11: kind.SyncPayload.progress:type_name -> kind.Progress
 	2,  // 12: kind.SnapshotChunk.records:type_name -> kind.Record
-	23, // 13: kind.TxnRequest.compares:type_name -> kind.Compare
-	24, // 14: kind.TxnRequest.operations:type_name -> kind.Operation
-	3,  // 15: kind.Operation.put:type_name -> kind.PutRequest
-	5,  // 16: kind.Operation.delete:type_name -> kind.DeleteRequest
-	30, // 17: kind.SchemaResponse.types:type_name -> kind.SchemaType
-	28, // 18: kind.SchemaResponse.texts:type_name -> kind.SchemaText
-	29, // 19: kind.SchemaResponse.differences:type_name -> kind.SchemaDifference
-	35, // 20: kind.Transaction.changes:type_name -> kind.Change
-	2,  // 21: kind.Change.before:type_name -> kind.Record
-	2,  // 22: kind.Change.after:type_name -> kind.Record
-	1,  // 23: kind.KindService.Get:input_type -> kind.GetRequest
-	3,  // 24: kind.KindService.Put:input_type -> kind.PutRequest
-	5,  // 25: kind.KindService.Delete:input_type -> kind.DeleteRequest
-	8,  // 26: kind.KindService.RangeScan:input_type -> kind.RangeScanRequest
-	9,  // 27: kind.KindService.PrefixScan:input_type -> kind.PrefixScanRequest
-	11, // 28: kind.KindService.Query:input_type -> kind.QueryRequest
-	13, // 29: kind.KindService.Cas:input_type -> kind.CasRequest
-	15, // 30: kind.KindService.Watch:input_type -> kind.WatchRequest
-	17, // 31: kind.KindService.Sync:input_type -> kind.SyncRequest
-	22, // 32: kind.KindService.Txn:input_type -> kind.TxnRequest
-	26, // 33: kind.KindService.Schema:input_type -> kind.SchemaRequest
-	31, // 34: kind.KindService.Status:input_type -> kind.StatusRequest
-	33, // 35: kind.KindService.History:input_type -> kind.HistoryRequest
-	36, // 36: kind.KindService.Diff:input_type -> kind.DiffRequest
-	37, // 37: kind.KindService.Compact:input_type -> kind.CompactRequest
-	39, // 38: kind.KindService.Snapshot:input_type -> kind.SnapshotRequest
-	2,  // 39: kind.KindService.Get:output_type -> kind.Record
-	4,  // 40: kind.KindService.Put:output_type -> kind.PutResponse
-	6,  // 41: kind.KindService.Delete:output_type -> kind.DeleteResponse
-	10, // 42: kind.KindService.RangeScan:output_type -> kind.RangeScanResponse
-	10, // 43: kind.KindService.PrefixScan:output_type -> kind.RangeScanResponse
-	12, // 44: kind.KindService.Query:output_type -> kind.QueryResponse
-	14, // 45: kind.KindService.Cas:output_type -> kind.CasResponse
-	16, // 46: kind.KindService.Watch:output_type -> kind.WatchEvent
-	18, // 47: kind.KindService.Sync:output_type -> kind.SyncPayload
-	25, // 48: kind.KindService.Txn:output_type -> kind.TxnResponse
-	27, // 49: kind.KindService.Schema:output_type -> kind.SchemaResponse
-	32, // 50: kind.KindService.Status:output_type -> kind.StatusResponse
-	34, // 51: kind.KindService.History:output_type -> kind.Transaction
-	35, // 52: kind.KindService.Diff:output_type -> kind.Change
-	38, // 53: kind.KindService.Compact:output_type -> kind.CompactResponse
-	40, // 54: kind.KindService.Snapshot:output_type -> kind.SnapshotPart
-	39, // [39:55] is the sub-list for method output_type
-	23, // [23:39] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	25, // 13: kind.TxnRequest.compares:type_name -> kind.Compare
+	26, // 14: kind.TxnRequest.operations:type_name -> kind.Operation
+	23, // 15: kind.TxnRequest.exact:type_name -> kind.ExactCompare
+	24, // 16: kind.TxnRequest.writes:type_name -> kind.KeyWrite
+	3,  // 17: kind.Operation.put:type_name -> kind.PutRequest
+	5,  // 18: kind.Operation.delete:type_name -> kind.DeleteRequest
+	32, // 19: kind.SchemaResponse.types:type_name -> kind.SchemaType
+	30, // 20: kind.SchemaResponse.texts:type_name -> kind.SchemaText
+	31, // 21: kind.SchemaResponse.differences:type_name -> kind.SchemaDifference
+	37, // 22: kind.Transaction.changes:type_name -> kind.Change
+	2,  // 23: kind.Change.before:type_name -> kind.Record
+	2,  // 24: kind.Change.after:type_name -> kind.Record
+	7,  // 25: kind.Selection.filter:type_name -> kind.ScanFilter
+	45, // 26: kind.RangeRequest.selections:type_name -> kind.Selection
+	48, // 27: kind.RangePart.entries:type_name -> kind.Entry
+	45, // 28: kind.FollowRequest.selections:type_name -> kind.Selection
+	48, // 29: kind.FollowPart.entries:type_name -> kind.Entry
+	1,  // 30: kind.KindService.Get:input_type -> kind.GetRequest
+	3,  // 31: kind.KindService.Put:input_type -> kind.PutRequest
+	5,  // 32: kind.KindService.Delete:input_type -> kind.DeleteRequest
+	8,  // 33: kind.KindService.RangeScan:input_type -> kind.RangeScanRequest
+	9,  // 34: kind.KindService.PrefixScan:input_type -> kind.PrefixScanRequest
+	11, // 35: kind.KindService.Query:input_type -> kind.QueryRequest
+	13, // 36: kind.KindService.Cas:input_type -> kind.CasRequest
+	15, // 37: kind.KindService.Watch:input_type -> kind.WatchRequest
+	17, // 38: kind.KindService.Sync:input_type -> kind.SyncRequest
+	22, // 39: kind.KindService.Txn:input_type -> kind.TxnRequest
+	28, // 40: kind.KindService.Schema:input_type -> kind.SchemaRequest
+	33, // 41: kind.KindService.Status:input_type -> kind.StatusRequest
+	35, // 42: kind.KindService.History:input_type -> kind.HistoryRequest
+	38, // 43: kind.KindService.Diff:input_type -> kind.DiffRequest
+	39, // 44: kind.KindService.Compact:input_type -> kind.CompactRequest
+	41, // 45: kind.KindService.Snapshot:input_type -> kind.SnapshotRequest
+	43, // 46: kind.KindService.Index:input_type -> kind.IndexRequest
+	46, // 47: kind.KindService.Range:input_type -> kind.RangeRequest
+	49, // 48: kind.KindService.Follow:input_type -> kind.FollowRequest
+	2,  // 49: kind.KindService.Get:output_type -> kind.Record
+	4,  // 50: kind.KindService.Put:output_type -> kind.PutResponse
+	6,  // 51: kind.KindService.Delete:output_type -> kind.DeleteResponse
+	10, // 52: kind.KindService.RangeScan:output_type -> kind.RangeScanResponse
+	10, // 53: kind.KindService.PrefixScan:output_type -> kind.RangeScanResponse
+	12, // 54: kind.KindService.Query:output_type -> kind.QueryResponse
+	14, // 55: kind.KindService.Cas:output_type -> kind.CasResponse
+	16, // 56: kind.KindService.Watch:output_type -> kind.WatchEvent
+	18, // 57: kind.KindService.Sync:output_type -> kind.SyncPayload
+	27, // 58: kind.KindService.Txn:output_type -> kind.TxnResponse
+	29, // 59: kind.KindService.Schema:output_type -> kind.SchemaResponse
+	34, // 60: kind.KindService.Status:output_type -> kind.StatusResponse
+	36, // 61: kind.KindService.History:output_type -> kind.Transaction
+	37, // 62: kind.KindService.Diff:output_type -> kind.Change
+	40, // 63: kind.KindService.Compact:output_type -> kind.CompactResponse
+	42, // 64: kind.KindService.Snapshot:output_type -> kind.SnapshotPart
+	44, // 65: kind.KindService.Index:output_type -> kind.IndexResponse
+	47, // 66: kind.KindService.Range:output_type -> kind.RangePart
+	50, // 67: kind.KindService.Follow:output_type -> kind.FollowPart
+	49, // [49:68] is the sub-list for method output_type
+	30, // [30:49] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_kind_kind_proto_init() }
@@ -3003,11 +3683,11 @@ func file_kind_kind_proto_init() {
 		(*SyncPayload_WalRecord)(nil),
 		(*SyncPayload_Progress)(nil),
 	}
-	file_kind_kind_proto_msgTypes[22].OneofWrappers = []any{
+	file_kind_kind_proto_msgTypes[24].OneofWrappers = []any{
 		(*Compare_Value)(nil),
 		(*Compare_ModRevision)(nil),
 	}
-	file_kind_kind_proto_msgTypes[23].OneofWrappers = []any{
+	file_kind_kind_proto_msgTypes[25].OneofWrappers = []any{
 		(*Operation_Put)(nil),
 		(*Operation_Delete)(nil),
 	}
@@ -3017,7 +3697,7 @@ func file_kind_kind_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kind_kind_proto_rawDesc), len(file_kind_kind_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   40,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

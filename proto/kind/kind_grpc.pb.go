@@ -38,6 +38,9 @@ const (
 	KindService_Diff_FullMethodName       = "/kind.KindService/Diff"
 	KindService_Compact_FullMethodName    = "/kind.KindService/Compact"
 	KindService_Snapshot_FullMethodName   = "/kind.KindService/Snapshot"
+	KindService_Index_FullMethodName      = "/kind.KindService/Index"
+	KindService_Range_FullMethodName      = "/kind.KindService/Range"
+	KindService_Follow_FullMethodName     = "/kind.KindService/Follow"
 )
 
 // KindServiceClient is the client API for KindService service.
@@ -76,6 +79,12 @@ type KindServiceClient interface {
 	Compact(ctx context.Context, in *CompactRequest, opts ...grpc.CallOption) (*CompactResponse, error)
 	// Snapshot streams a snapshot file: the state at one revision, with its checksum.
 	Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SnapshotPart], error)
+	// Index tells a revision at least as new as everything acknowledged before the call, by any server.
+	Index(ctx context.Context, in *IndexRequest, opts ...grpc.CallOption) (*IndexResponse, error)
+	// Range streams the records with lo <= key < hi at one revision, in parts. A store on another machine loads itself with it.
+	Range(ctx context.Context, in *RangeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RangePart], error)
+	// Follow streams every transaction from a revision on, each whole and once, in order. It keeps that store current.
+	Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowPart], error)
 }
 
 type kindServiceClient struct {
@@ -291,6 +300,48 @@ func (c *kindServiceClient) Snapshot(ctx context.Context, in *SnapshotRequest, o
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type KindService_SnapshotClient = grpc.ServerStreamingClient[SnapshotPart]
 
+func (c *kindServiceClient) Index(ctx context.Context, in *IndexRequest, opts ...grpc.CallOption) (*IndexResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IndexResponse)
+	err := c.cc.Invoke(ctx, KindService_Index_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kindServiceClient) Range(ctx context.Context, in *RangeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RangePart], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &KindService_ServiceDesc.Streams[5], KindService_Range_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RangeRequest, RangePart]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KindService_RangeClient = grpc.ServerStreamingClient[RangePart]
+
+func (c *kindServiceClient) Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowPart], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &KindService_ServiceDesc.Streams[6], KindService_Follow_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FollowRequest, FollowPart]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KindService_FollowClient = grpc.BidiStreamingClient[FollowRequest, FollowPart]
+
 // KindServiceServer is the server API for KindService service.
 // All implementations must embed UnimplementedKindServiceServer
 // for forward compatibility.
@@ -327,6 +378,12 @@ type KindServiceServer interface {
 	Compact(context.Context, *CompactRequest) (*CompactResponse, error)
 	// Snapshot streams a snapshot file: the state at one revision, with its checksum.
 	Snapshot(*SnapshotRequest, grpc.ServerStreamingServer[SnapshotPart]) error
+	// Index tells a revision at least as new as everything acknowledged before the call, by any server.
+	Index(context.Context, *IndexRequest) (*IndexResponse, error)
+	// Range streams the records with lo <= key < hi at one revision, in parts. A store on another machine loads itself with it.
+	Range(*RangeRequest, grpc.ServerStreamingServer[RangePart]) error
+	// Follow streams every transaction from a revision on, each whole and once, in order. It keeps that store current.
+	Follow(grpc.BidiStreamingServer[FollowRequest, FollowPart]) error
 	mustEmbedUnimplementedKindServiceServer()
 }
 
@@ -384,6 +441,15 @@ func (UnimplementedKindServiceServer) Compact(context.Context, *CompactRequest) 
 }
 func (UnimplementedKindServiceServer) Snapshot(*SnapshotRequest, grpc.ServerStreamingServer[SnapshotPart]) error {
 	return status.Error(codes.Unimplemented, "method Snapshot not implemented")
+}
+func (UnimplementedKindServiceServer) Index(context.Context, *IndexRequest) (*IndexResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Index not implemented")
+}
+func (UnimplementedKindServiceServer) Range(*RangeRequest, grpc.ServerStreamingServer[RangePart]) error {
+	return status.Error(codes.Unimplemented, "method Range not implemented")
+}
+func (UnimplementedKindServiceServer) Follow(grpc.BidiStreamingServer[FollowRequest, FollowPart]) error {
+	return status.Error(codes.Unimplemented, "method Follow not implemented")
 }
 func (UnimplementedKindServiceServer) mustEmbedUnimplementedKindServiceServer() {}
 func (UnimplementedKindServiceServer) testEmbeddedByValue()                     {}
@@ -659,6 +725,42 @@ func _KindService_Snapshot_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type KindService_SnapshotServer = grpc.ServerStreamingServer[SnapshotPart]
 
+func _KindService_Index_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IndexRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KindServiceServer).Index(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KindService_Index_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KindServiceServer).Index(ctx, req.(*IndexRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KindService_Range_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RangeRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(KindServiceServer).Range(m, &grpc.GenericServerStream[RangeRequest, RangePart]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KindService_RangeServer = grpc.ServerStreamingServer[RangePart]
+
+func _KindService_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(KindServiceServer).Follow(&grpc.GenericServerStream[FollowRequest, FollowPart]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KindService_FollowServer = grpc.BidiStreamingServer[FollowRequest, FollowPart]
+
 // KindService_ServiceDesc is the grpc.ServiceDesc for KindService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -710,6 +812,10 @@ var KindService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Compact",
 			Handler:    _KindService_Compact_Handler,
 		},
+		{
+			MethodName: "Index",
+			Handler:    _KindService_Index_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -736,6 +842,17 @@ var KindService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Snapshot",
 			Handler:       _KindService_Snapshot_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Range",
+			Handler:       _KindService_Range_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Follow",
+			Handler:       _KindService_Follow_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "kind/kind.proto",

@@ -52,10 +52,10 @@ var groups = map[string]group{
 	},
 	"adapter": {
 		packages: []string{
-			"vortex/internal/kind/engine/etcd", "vortex/internal/kind/engine/postgres", "vortex/internal/runtime/oci", "vortex/internal/runtime/docker",
+			"vortex/internal/kind/engine/etcd", "vortex/internal/kind/engine/postgres", "vortex/internal/kind/engine/remote", "vortex/internal/runtime/oci", "vortex/internal/runtime/docker",
 			"vortex/internal/runtime/process", "vortex/internal/runtime/sim", "vortex/internal/image", "vortex/internal/network",
 		},
-		may:     []string{"domain", "core", "kit"},
+		may:     []string{"domain", "wire", "core", "kit"},
 		because: "an adapter fits one technology to a contract of the core; were it to know another, neither could be replaced",
 	},
 	"api": {

@@ -31,6 +31,8 @@ func (c *codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch answer := v.(type) {
 	case *packed:
 		return answer.buffers(), nil
+	case *part:
+		return answer.buffers(), nil
 	case *kindpb.RangeScanResponse:
 		return c.answer(answer, len(answer.GetRecords()))
 	case *kindpb.QueryResponse:

@@ -101,7 +101,7 @@ const recordOverhead = 32
 // checkTxn refuses a transaction with too many parts.
 func (s *Service) checkTxn(req *kindpb.TxnRequest) error {
 	most := s.Limits.withDefaults().TxnOps
-	if n := len(req.GetCompares()) + len(req.GetOperations()); n > most {
+	if n := len(req.GetCompares()) + len(req.GetOperations()) + len(req.GetExact()) + len(req.GetWrites()); n > most {
 		return vortex.Errorf(vortex.Invalid, "the transaction has %d compares and writes; at most %d are allowed: split it", n, most)
 	}
 	return nil

@@ -60,3 +60,39 @@ func TestPackedEventsDecodeAsTheGeneratedMessage(t *testing.T) {
 		}
 	})
 }
+
+func TestPackedPartsDecodeAsTheGeneratedMessage(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := &part{revision: rapid.Int64Range(1, 1<<62).Draw(t, "revision")}
+		want := &kindpb.FollowPart{Revision: uint64(p.revision)}
+		for range rapid.IntRange(0, 4).Draw(t, "entries") {
+			key := rapid.String().Draw(t, "key")
+			if rapid.Bool().Draw(t, "deleted") {
+				p.entries = append(p.entries, packEntry(kind.Event{Key: key, Deleted: true}))
+				want.Entries = append(want.Entries, &kindpb.Entry{Key: []byte(key), Deleted: true})
+				continue
+			}
+			size := rapid.SampledFrom([]int{0, 1, copiedValue, copiedValue + 1, 5000}).Draw(t, "size")
+			rec := &kind.Record{
+				Key: key, Value: bytes.Repeat([]byte{7}, size), ExpiresAt: rapid.SampledFrom([]int64{0, 1 << 50}).Draw(t, "expires"),
+				CreateRevision: rapid.Int64Range(1, 1<<62).Draw(t, "created"), ModRevision: rapid.Int64Range(1, 1<<62).Draw(t, "changed"),
+			}
+			p.entries = append(p.entries, packEntry(kind.Event{Key: key, Record: rec}))
+			want.Entries = append(want.Entries, &kindpb.Entry{
+				Key: []byte(key), Value: rec.Value, ExpiresAt: uint64(rec.ExpiresAt),
+				CreateRevision: uint64(rec.CreateRevision), ModRevision: uint64(rec.ModRevision),
+			})
+		}
+		data, err := (&codec{}).Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got kindpb.FollowPart
+		if err := proto.Unmarshal(data.Materialize(), &got); err != nil {
+			t.Fatal(err)
+		}
+		if !proto.Equal(&got, want) {
+			t.Fatalf("got %v; want %v", &got, want)
+		}
+	})
+}

@@ -99,9 +99,11 @@ func sendBatch(out *outlet, b kind.Batch, acc access, previous bool) error {
 		if !acc.mayRead(ev.Key) {
 			continue
 		}
-		message := ev.Once(packOnce)
+		var message *packed
 		if previous {
 			message = pack(ev, true)
+		} else {
+			message = encoded(ev).event()
 		}
 		if err := out.send(message); err != nil {
 			return err

@@ -119,6 +119,22 @@ func (s *Service) txn(ctx context.Context, req *kindpb.TxnRequest) (kind.Txn, er
 			txn.If = append(txn.If, kind.IfValue(c.GetKey(), c.GetValue()))
 		}
 	}
+	for _, c := range req.GetExact() {
+		if err := acc.read(string(c.GetKey())); err != nil {
+			return kind.Txn{}, err
+		}
+		txn.If = append(txn.If, kind.Condition{Key: string(c.GetKey()), Revision: int64(c.GetModRevision()), ByRevision: true, Exact: true})
+	}
+	for _, w := range req.GetWrites() {
+		ttl, err := lifetime(&w.TtlMs)
+		if err == nil {
+			err = acc.write(string(w.GetKey()))
+		}
+		if err != nil {
+			return kind.Txn{}, err
+		}
+		txn.Ops = append(txn.Ops, kind.Op{Key: string(w.GetKey()), Value: w.GetValue(), TTL: ttl, Delete: w.GetDeleted()})
+	}
 	for _, o := range req.GetOperations() {
 		op, err := s.operation(ctx, o)
 		if err != nil {
