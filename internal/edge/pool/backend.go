@@ -1,8 +1,10 @@
 package pool
 
 import (
+	"cmp"
 	"math"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +71,11 @@ func (b *Backend) Done() {
 			p.wake()
 		}
 	}
+}
+
+// compare orders backends by what they are, whatever the order they are listed in.
+func (b *Backend) compare(o *Backend) int {
+	return cmp.Or(strings.Compare(b.Instance, o.Instance), b.Addr.Compare(o.Addr), cmp.Compare(b.Release, o.Release))
 }
 
 // Weight returns the backend's share beside the others', from 1 on.

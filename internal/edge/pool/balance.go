@@ -28,12 +28,13 @@ type Balancer interface {
 }
 
 // newBalancer returns the Balancer for backends that stay as they are, and as they weigh. turn outlives it: it is
-// where round-robin goes on after the backends changed.
-func newBalancer(b Balance, backends []*Backend, weights []uint64, turn *turn) Balancer {
+// where round-robin goes on after the backends changed. old is what the same share of them had before; nil is nothing.
+func newBalancer(b Balance, backends []*Backend, weights []uint64, turn *turn, old Balancer) Balancer {
 	even := !slices.ContainsFunc(weights, func(w uint64) bool { return w != weights[0] })
 	switch {
 	case b == RingHash:
-		return newRing(backends, weights)
+		before, _ := old.(*ring)
+		return newRing(before, backends, weights)
 	case b == Maglev:
 		return newMaglev(backends, weights)
 	case b == LeastRequest && even:

@@ -186,6 +186,60 @@ func TestHashingMovesLittle(t *testing.T) {
 	}
 }
 
+// TestKeysDoNotDependOnTheOrderOfChanges lets backends come, go and change their weights: keys are where they are in a pool that has had
+// these backends from the start, in another order.
+func TestKeysDoNotDependOnTheOrderOfChanges(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		all := crowd(slices.Repeat([]uint32{1}, 12)...)
+		settings := Settings{Balance: RingHash} // Maglev's table is made anew each time
+		changed, fresh := newWeb(Config{}), newWeb(Config{})
+		var now []Endpoint
+		for range rapid.IntRange(1, 6).Draw(t, "changes") {
+			now = slices.Clone(rapid.Permutation(all).Draw(t, "order")[:rapid.IntRange(1, len(all)).Draw(t, "backends")])
+			for i := range now {
+				now[i].Weight = rapid.Uint32Range(1, 3).Draw(t, "weight")
+			}
+			changed.Fill(changed.pool, settings, now)
+		}
+		slices.Reverse(now)
+		fresh.Fill(fresh.pool, settings, now)
+		for key := range uint64(500) {
+			a, b := changed.pool.Pick(key, 0, &Tried{}), fresh.pool.Pick(key, 0, &Tried{})
+			if a.Instance != b.Instance {
+				t.Fatalf("key %d is at %s after the changes, and at %s without them", key, a.Instance, b.Instance)
+			}
+			a.Done()
+			b.Done()
+		}
+	})
+}
+
+// TestPointsOnOnePlaceHaveOneOrder has two backends of one name, all of whose points fall together.
+func TestPointsOnOnePlaceHaveOneOrder(t *testing.T) {
+	t.Parallel()
+	all := crowd(1, 1, 1)
+	all[1].Instance = all[0].Instance
+	at := func(endpoints ...Endpoint) (list []netip.AddrPort) {
+		web := newWeb(Config{})
+		for i := range endpoints {
+			web.Fill(web.pool, Settings{Balance: RingHash}, endpoints[:i+1])
+		}
+		for key := range uint64(1000) {
+			b := web.pool.Pick(key, 0, &Tried{})
+			list = append(list, b.Addr)
+			b.Done()
+		}
+		return list
+	}
+	want := at(all...)
+	for _, order := range [][]Endpoint{{all[1], all[0], all[2]}, {all[2], all[1], all[0]}, {all[0], all[2], all[1]}} {
+		if !slices.Equal(at(order...), want) {
+			t.Errorf("in another order keys are elsewhere")
+		}
+	}
+}
+
 func TestTablesOfManyBackends(t *testing.T) {
 	t.Parallel()
 	all := crowd(slices.Repeat([]uint32{1}, 2000)...)
@@ -203,7 +257,7 @@ func TestTablesOfManyBackends(t *testing.T) {
 	}
 	heavy := newWeb(Config{})
 	heavy.Fill(heavy.pool, Settings{Balance: RingHash}, crowd(slices.Repeat([]uint32{1000}, 20)...))
-	r, ok := heavy.pool.members.Load().plan.parts[0].near.balancer.(ring)
+	r, ok := heavy.pool.members.Load().plan.parts[0].near.balancer.(*ring)
 	if !ok || len(r.points) > maxRingPoints {
 		t.Errorf("the ring has %d points", len(r.points))
 	}

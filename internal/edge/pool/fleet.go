@@ -88,6 +88,7 @@ func (f *Fleet) New(name string) *Pool {
 		now: f.config.Now, onPanic: f.config.Panicked, onEject: f.config.Ejected,
 		freed: make(chan struct{}, 1),
 	}
+	p.replan = func() { f.replan(p) }
 	p.health.Store(&Health{})
 	p.members.Store(&members{settings: &Settings{}, replaced: make(chan struct{})})
 	return p
@@ -192,7 +193,7 @@ func (f *Fleet) plan(p *Pool, next *members) {
 		l.old = &old.plan
 	}
 	next.plan = l.make(next.backends)
-	if !next.plan.warming && !next.plan.zoned {
+	if !next.plan.warming && !next.plan.zoned && next.plan.returns == 0 {
 		delete(f.shifting, p)
 		return
 	}
@@ -200,7 +201,19 @@ func (f *Fleet) plan(p *Pool, next *members) {
 	f.config.Shifting()
 }
 
-// Rebalance takes in what time changes: the weights of new backends, and how much of each zone is usable. It reports whether
+// replan makes a pool's plan anew because a backend was ejected, which is to come back slowly.
+func (f *Fleet) replan(p *Pool) {
+	if !p.members.Load().settings.warms() {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next := *p.members.Load()
+	f.plan(p, &next)
+	p.members.Store(&next)
+}
+
+// Rebalance takes in what time changes: the weights of new and returning backends, and how much of each zone is usable. It reports whether
 // it is to be called again in a moment.
 func (f *Fleet) Rebalance() (again bool) {
 	f.mu.Lock()
@@ -208,7 +221,8 @@ func (f *Fleet) Rebalance() (again bool) {
 	now := f.config.Now()
 	for p := range f.shifting {
 		old := p.members.Load()
-		if !old.plan.warming && old.plan.out == outOf(old.backends, now) {
+		returned := old.plan.returns > 0 && old.plan.returns <= now
+		if !old.plan.warming && !returned && old.plan.out == outOf(old.backends, now) {
 			continue
 		}
 		next := *old

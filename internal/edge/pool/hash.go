@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"cmp"
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
@@ -44,6 +43,9 @@ type ring struct {
 	points []uint64 // in order; the lowest bits say whose it is
 	guide  []uint32 // where the points begin whose highest bits are these
 	shift  int      // … of a point, to get them
+
+	backends []*Backend // what it was made of, and how many points each has
+	counts   []uint64
 }
 
 // ownerBits are the bits of a point that say whose it is.
@@ -52,27 +54,105 @@ const (
 	ownerMask = 1<<ownerBits - 1
 )
 
-func newRing(backends []*Backend, weights []uint64) ring {
-	counts := ringCounts(weights)
-	var r ring
-	for i, b := range backends {
-		name := BytesKey(b.Instance)
-		for n := range counts[i] {
-			r.points = append(r.points, mix(name+n*golden)&^ownerMask|uint64(i)&ownerMask)
+// newRing makes the ring of backends. The points of those that an old one has with as many are taken from there, in order as they are: to
+// sort all of them anew takes ten times as long.
+func newRing(old *ring, backends []*Backend, weights []uint64) *ring {
+	r := &ring{backends: backends, counts: ringCounts(weights)}
+	owners := r.ownersIn(old)
+	kept := make([]bool, len(backends))
+	for _, owner := range owners {
+		if owner != nobody {
+			kept[owner] = true
 		}
 	}
-	slices.Sort(r.points)
+	var fresh []uint64
+	var sum uint64
+	for i, b := range backends {
+		sum += r.counts[i]
+		if kept[i] {
+			continue
+		}
+		name := BytesKey(b.Instance)
+		for n := range r.counts[i] {
+			fresh = append(fresh, mix(name+n*golden)&^ownerMask|uint64(i)&ownerMask)
+		}
+	}
+	slices.Sort(fresh)
+	r.points = make([]uint64, 0, sum)
+	if old != nil {
+		for _, point := range old.points {
+			owner := owners[point&ownerMask]
+			if owner == nobody {
+				continue
+			}
+			point = point&^ownerMask | uint64(owner)
+			for len(fresh) > 0 && fresh[0] < point {
+				r.points = append(r.points, fresh[0])
+				fresh = fresh[1:]
+			}
+			r.points = append(r.points, point)
+		}
+	}
+	r.points = append(r.points, fresh...)
+	r.settleTies()
+	r.makeGuide()
+	return r
+}
+
+// nobody is the owner of points that are dropped.
+const nobody = ^uint32(0)
+
+// ownersIn returns, for each backend of an old ring, which one of r's keeps its points.
+func (r *ring) ownersIn(old *ring) []uint32 {
+	if old == nil {
+		return nil
+	}
+	index := make(map[*Backend]uint32, len(r.backends))
+	for i, b := range r.backends {
+		index[b] = uint32(i)
+	}
+	owners := make([]uint32, len(old.backends))
+	for i, b := range old.backends {
+		owners[i] = nobody
+		if now, ok := index[b]; ok && r.counts[now] == old.counts[i] {
+			owners[i] = now
+		}
+	}
+	return owners
+}
+
+// settleTies brings points that fell on one place into an order that does not depend on the one the backends are listed in, or
+// came in.
+func (r *ring) settleTies() {
+	for i := 1; i < len(r.points); i++ {
+		if (r.points[i-1]^r.points[i])&^ownerMask != 0 {
+			continue
+		}
+		end := i + 1
+		for end < len(r.points) && (r.points[i]^r.points[end])&^ownerMask == 0 {
+			end++
+		}
+		slices.SortFunc(r.points[i-1:end], func(a, b uint64) int {
+			return r.backends[a&ownerMask].compare(r.backends[b&ownerMask])
+		})
+		i = end
+	}
+}
+
+// makeGuide notes where the points with each of the highest bits begin.
+func (r *ring) makeGuide() {
 	size := bits.Len(uint(len(r.points)))
 	r.shift = 64 - size
 	r.guide = make([]uint32, 1<<size)
-	next := 0
-	for i := range r.guide {
-		for next < len(r.points) && r.points[next]>>r.shift < uint64(i) {
-			next++
+	filled := 0
+	for i, point := range r.points {
+		for top := int(point >> r.shift); filled <= top; filled++ {
+			r.guide[filled] = uint32(i)
 		}
-		r.guide[i] = uint32(next)
 	}
-	return r
+	for ; filled < len(r.guide); filled++ {
+		r.guide[filled] = uint32(len(r.points))
+	}
 }
 
 // ringCounts returns how many points each backend has. They depend on its own weight, so that a change of another's moves none of
@@ -94,7 +174,7 @@ func ringCounts(weights []uint64) []uint64 {
 	return counts
 }
 
-func (r ring) Next(_ []*Backend, key uint64) int {
+func (r *ring) Next(_ []*Backend, key uint64) int {
 	key = mix(key) &^ ownerMask
 	i := int(r.guide[key>>r.shift])
 	for i < len(r.points) && r.points[i] < key {
@@ -125,12 +205,9 @@ func newMaglev(backends []*Backend, weights []uint64) maglev {
 		size = maglevLarge
 	}
 	table := make(maglev, size)
-	const free = ^uint32(0)
-	for i := range table {
-		table[i] = free
-	}
-	claims := newClaims(backends, weights, size)
+	claimed := make([]uint64, size/64+1) // bits, which stay near to the processor: most looks are at places that are taken
 	heaviest := slices.Max(weights)
+	claims := newClaims(backends, weights, heaviest, size)
 	for taken := uint64(0); ; {
 		for i := range claims {
 			c := &claims[i]
@@ -138,9 +215,10 @@ func newMaglev(backends []*Backend, weights []uint64) maglev {
 				continue
 			}
 			c.credit -= heaviest
-			for table[c.next] != free {
+			for claimed[c.next/64]&(1<<(c.next%64)) != 0 {
 				c.step(size)
 			}
+			claimed[c.next/64] |= 1 << (c.next % 64)
 			table[c.next] = c.owner
 			if taken++; taken == size {
 				return table
@@ -163,15 +241,13 @@ func (c *claim) step(size uint64) {
 }
 
 // newClaims returns the backends' claims in an order that does not depend on the one they are listed in.
-func newClaims(backends []*Backend, weights []uint64, size uint64) []claim {
+func newClaims(backends []*Backend, weights []uint64, heaviest, size uint64) []claim {
 	claims := make([]claim, len(backends))
 	for i, b := range backends {
 		name := BytesKey(b.Instance)
-		claims[i] = claim{next: mix(name) % size, skip: mix(name+golden)%(size-1) + 1, owner: uint32(i), credit: slices.Max(weights) - weights[i]}
+		claims[i] = claim{next: mix(name) % size, skip: mix(name+golden)%(size-1) + 1, owner: uint32(i), credit: heaviest - weights[i]}
 	}
-	slices.SortFunc(claims, func(a, b claim) int {
-		return cmp.Compare(backends[a.owner].Instance, backends[b.owner].Instance)
-	})
+	slices.SortFunc(claims, func(a, b claim) int { return backends[a.owner].compare(backends[b.owner]) })
 	return claims
 }
 

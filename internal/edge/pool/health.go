@@ -35,6 +35,7 @@ type condition struct {
 	fives    atomic.Uint32 // answers of 500 and above, and attempts without one, in a row
 	failures atomic.Uint32 // attempts without an answer in a row
 	errors   atomic.Uint64 // answers of 500 and above
+	returned atomic.Int64  // when the last ejection ends or ended; 0 is that there was none
 
 	mu           sync.Mutex
 	refusedUntil int64 // a connection was refused
@@ -161,6 +162,7 @@ func (c *condition) reset() {
 		c.refusedUntil, c.nodeGone, c.check = 0, false, Checked{}
 		c.ejectedUntil, c.ejectedFor, c.ejections = 0, "", 0
 	})
+	c.returned.Store(0)
 	c.fives.Store(0)
 	c.failures.Store(0)
 }

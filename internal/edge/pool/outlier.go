@@ -92,6 +92,7 @@ func (p *Pool) eject(b *Backend, now int64, o *Outlier, reason string) {
 			c.ejections++
 			length = min(o.Ejection*time.Duration(c.ejections), o.MaxEjection)
 			c.ejectedUntil, c.ejectedFor = now+int64(length), reason
+			c.returned.Store(c.ejectedUntil)
 		})
 		p.ejections.Add(1)
 	}
@@ -100,6 +101,7 @@ func (p *Pool) eject(b *Backend, now int64, o *Outlier, reason string) {
 	b.cond.failures.Store(0)
 	if ok {
 		p.assess(now)
+		p.replan()
 		p.onEject(Ejection{App: p.App, Backend: b, Reason: reason, For: length})
 	}
 }

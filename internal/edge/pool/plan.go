@@ -10,6 +10,7 @@ type plan struct {
 	turn  *turn  // draws parts; nil where the key decides
 
 	warming bool   // a backend has not got its whole weight yet
+	returns int64  // when the first of the ejected backends comes back, to grow warm again; 0 is that none is
 	zoned   bool   // requests go to one zone or another by how much of each is usable …
 	out     uint64 // … when these were not: see outOf
 }
@@ -180,7 +181,7 @@ func (l *planner) make(backends []*Backend) plan {
 		id := l.settings.partOf(b.Release)
 		byPart[id] = append(byPart[id], b)
 	}
-	p := plan{out: outOf(backends, l.now)}
+	p := plan{out: outOf(backends, l.now), returns: l.returns(backends)}
 	var weights []uint64
 	for id, list := range byPart {
 		if len(list) == 0 {
@@ -263,7 +264,7 @@ func (l *planner) share(id int, use turnUse, backends []*Backend) (s share, warm
 	for i, b := range backends {
 		warm := l.warmth(b)
 		s.weights[i] = max(uint64(float64(b.Weight())*fullWeight*warm), 1)
-		warming = warming || warm < 1 && len(backends) > 1
+		warming = warming || warm < 1 && len(backends) > 1 && b.cond.returned.Load() <= l.now
 	}
 	if l.settings.hashes() {
 		if b := l.tables(&s); b != nil {
@@ -271,7 +272,7 @@ func (l *planner) share(id int, use turnUse, backends []*Backend) (s share, warm
 			return s, false
 		}
 	}
-	s.balancer = newBalancer(l.settings.Balance, s.backends, s.weights, l.turn(id, use))
+	s.balancer = newBalancer(l.settings.Balance, s.backends, s.weights, l.turn(id, use), l.before(id, use))
 	return s, warming
 }
 
@@ -290,14 +291,44 @@ func (l *planner) tables(s *share) Balancer {
 	return nil
 }
 
+// before returns the Balancer that a share had in the old plan.
+func (l *planner) before(id int, use turnUse) Balancer {
+	if l.old == nil {
+		return nil
+	}
+	for i := range l.old.parts {
+		switch p := &l.old.parts[i]; {
+		case p.id != id:
+		case use == turnFar:
+			return p.far.balancer
+		default:
+			return p.near.balancer
+		}
+	}
+	return nil
+}
+
 // coldWeight is what a new backend has of its weight at once, so that it gets requests to grow warm with.
 const coldWeight = 0.1
 
-// warmth returns how much of its weight a backend has.
+// warmth returns how much of its weight a backend has: it grows from when it was new, and again from when an ejection ended.
 func (l *planner) warmth(b *Backend) float64 {
-	if l.settings.SlowStart <= 0 || l.settings.hashes() {
+	if !l.settings.warms() {
 		return 1
 	}
-	age := float64(l.now-b.since) / float64(l.settings.SlowStart)
+	age := float64(l.now-max(b.since, b.cond.returned.Load())) / float64(l.settings.SlowStart)
 	return min(max(age, coldWeight), 1)
+}
+
+// returns is when the first of the backends that are ejected comes back.
+func (l *planner) returns(backends []*Backend) (first int64) {
+	if !l.settings.warms() {
+		return 0
+	}
+	for _, b := range backends {
+		if at := b.cond.returned.Load(); at > l.now && (first == 0 || at < first) {
+			first = at
+		}
+	}
+	return first
 }

@@ -3,6 +3,7 @@ package pool
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,6 +162,34 @@ func TestNewBackendGrowsWarm(t *testing.T) {
 			want := step.weight / (1 + step.weight)
 			expectShares(t, string(balance)+" after "+step.age.String(), s.shares(n, Want{}), map[string]float64{"a": 1 - want, "b": want})
 		}
+	}
+}
+
+func TestBackendGrowsWarmAfterAnEjection(t *testing.T) {
+	t.Parallel()
+	s := newSite()
+	s.pool.SetHealth(Health{Outlier: &Outlier{Failures: 1, Ejection: 10 * time.Second, MaxPercent: 50}})
+	s.Fill(s.pool, Settings{SlowStart: 100 * time.Second}, in("", 0, "a", "b"))
+	const ejected = 200 * time.Second
+	s.clock.at = int64(ejected)
+	for s.Rebalance() {
+		t.Fatal("two old backends are looked at again")
+	}
+	i := slices.IndexFunc(s.pool.Backends(), func(b *Backend) bool { return b.Instance == "b" })
+	s.pool.Backends()[i].Failed(s.clock.at)
+	for _, step := range []struct {
+		after  time.Duration
+		weight float64
+	}{{0, 0}, {9 * time.Second, 0}, {10 * time.Second, 0.1}, {60 * time.Second, 0.5}, {110 * time.Second, 1}} {
+		s.clock.at = int64(ejected + step.after)
+		if again := s.Rebalance(); again != (step.weight < 1) {
+			t.Errorf("after %v: looked at again: %t", step.after, again)
+		}
+		want := map[string]float64{"a": 1 / (1 + step.weight)}
+		if step.weight > 0 {
+			want["b"] = 1 - want["a"]
+		}
+		expectShares(t, "after "+step.after.String(), s.shares(1000, Want{}), want)
 	}
 }
 

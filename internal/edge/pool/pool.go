@@ -58,6 +58,7 @@ type Pool struct {
 	refused    [len(limits)]atomic.Uint64
 	onPanic    func(Panic)
 	onEject    func(Ejection)
+	replan     func() // makes the plan anew for an ejection, where that changes it
 
 	mu       sync.Mutex // decisions about backends' health
 	panicked bool

@@ -11,7 +11,7 @@ type Settings struct {
 	Balance   Balance
 	Hash      HashKey       // what RingHash and Maglev keep together
 	Sticky    *Sticky       // nil is no sessions
-	SlowStart time.Duration // a new backend's weight grows over this time; not with RingHash and Maglev
+	SlowStart time.Duration // the weight of a backend that is new, or back from an ejection, grows over this time; not with RingHash and Maglev
 	Zone      Zone
 	Split     []Part // none is one part: everything
 }
@@ -53,6 +53,9 @@ type Pin struct{ Name, Value string }
 
 // hashes reports whether a request's key decides about its backend.
 func (s *Settings) hashes() bool { return s.Balance == RingHash || s.Balance == Maglev }
+
+// warms reports whether weights grow.
+func (s *Settings) warms() bool { return s.SlowStart > 0 && !s.hashes() }
 
 // reads reports whether anything in a request's header decides about its backend.
 func (s *Settings) reads() bool {
