@@ -19,6 +19,7 @@ const (
 	messageLimit  = 1.15 // of HAProxy's CPU time of a message
 	bulkLimit     = 1.0  // of HAProxy's of a megabyte
 	datagramLimit = 1.5  // times nginx's datagrams a second
+	datagramCost  = 1.0  // of nginx's CPU time of a datagram
 
 	messageConns = 64
 	messageSize  = 64
@@ -52,15 +53,28 @@ func (b *bench) measureTCP(ctx context.Context) error {
 
 const mega = 1_000_000
 
-// measureUDP measures datagrams there and back.
+// measureUDP measures datagrams there and back: given to the kernel and taken from it by the ends one by one, then in bundles. The
+// first way the ends, on the cores that are left to them, take as much as a proxy.
 func (b *bench) measureUDP(ctx context.Context) error {
 	peers := []starter{b.edgeStream(vortex.PortProtocolUDP), nginxStream(" udp")}
-	return b.compareStream(ctx, "-udp", peers, func(s *site, p *proxy, d time.Duration) (int, error) {
-		return load.Datagrams{Addr: p.addr, Sockets: udpSockets, Window: udpWindow, Size: messageSize, For: d, Cores: s.layout.rest}.Run()
-	}, func(costs, rates map[string][]float64) {
-		b.against("edge/udp/64_bytes/datagrams", "1/s", "nginx", rates, datagramLimit)
-		b.against("edge/udp/64_bytes/cpu_per_datagram", "us", "nginx", costs, 0)
-	})
+	for _, way := range []struct {
+		name, protocol string
+		limit          float64
+	}{{"64_bytes", "-udp", 0}, {"bundles", "-bundles", datagramLimit}} {
+		err := b.compareStream(ctx, way.protocol, peers, func(s *site, p *proxy, d time.Duration) (int, error) {
+			return load.Datagrams{
+				Addr: p.addr, Sockets: udpSockets, Window: udpWindow, Size: messageSize, Bundled: way.protocol == "-bundles",
+				For: d, Cores: s.layout.rest,
+			}.Run()
+		}, func(costs, rates map[string][]float64) {
+			b.against("edge/udp/"+way.name+"/datagrams", "1/s", "nginx", rates, way.limit)
+			b.against("edge/udp/"+way.name+"/cpu_per_datagram", "us", "nginx", costs, datagramCost)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // compareStream lets proxies in front of one port of the backend take turns. do returns how much it did.
@@ -68,7 +82,7 @@ func (b *bench) compareStream(ctx context.Context, protocol string, begin []star
 	do func(*site, *proxy, time.Duration) (int, error), take func(costs, rates map[string][]float64),
 ) (err error) {
 	ready := connects
-	if protocol == "-udp" {
+	if protocol == "-udp" || protocol == "-bundles" {
 		ready = echoes
 	}
 	s, err := b.openWith(ctx, &site{layout: apart(), routes: 1, ready: ready}, protocol, 1)

@@ -1,10 +1,10 @@
 // Command backend answers as cheaply as it can, in one thread: it stands behind the proxies that are measured.
 //
-//	backend -http 9001,9002 -echo 9003 -bulk 9004 -udp 9005
+//	backend -http 9001,9002 -echo 9003 -bulk 9004 -udp 9005 -bundles 9006
 //
 // On the -http ports it answers every request head with the same 1 KiB, naming the port in X-Backend; bodies of requests it does not know.
-// On -echo it sends back what it reads, on -bulk it sends bytes without end, and on -udp it sends back every datagram. It
-// listens on 127.0.0.1, says "ready" on stdout, and ends when stdin does.
+// On -echo it sends back what it reads, on -bulk it sends bytes without end, and on -udp it sends back every datagram, on -bundles
+// those that came together as one. It listens on 127.0.0.1, says "ready" on stdout, and ends when stdin does.
 package main
 
 import (
@@ -43,15 +43,18 @@ func run(args []string) error {
 	echo := flags.String("echo", "", "ports that send back what they read")
 	bulk := flags.String("bulk", "", "ports that send without end")
 	udp := flags.String("udp", "", "UDP ports that send back every datagram")
+	bundles := flags.String("bundles", "", "UDP ports that send back every datagram, those that came together as one")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	debug.SetGCPercent(-1) // nothing is allocated once it serves
 	s := &server{socks: make([]sock, maxFiles), buf: make([]byte, bufferSize), bulk: make([]byte, bulkSize)}
 	failed := make(chan error)
-	for _, p := range ports(*udp) {
-		if err := serveUDP(p, failed); err != nil {
-			return err
+	for i, list := range []string{*udp, *bundles} {
+		for _, p := range ports(list) {
+			if err := serveUDP(p, i == 1, failed); err != nil {
+				return err
+			}
 		}
 	}
 	go func() {

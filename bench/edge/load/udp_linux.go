@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 
 	"vortex/bench/edge/poll"
 )
@@ -21,6 +22,7 @@ type Datagrams struct {
 	Sockets int
 	Window  int // under way from each socket
 	Size    int
+	Bundled bool // the kernel is given and hands over those that go together as one, as QUIC's programs have it
 	For     time.Duration
 	Cores   []int
 }
@@ -55,35 +57,74 @@ func (d Datagrams) exchange(end time.Time) (count int, err error) {
 		return 0, err
 	}
 	defer func() { _ = raw.Close() }()
-	udp, ok := raw.(*net.UDPConn)
+	conn, ok := raw.(*net.UDPConn)
 	if !ok {
 		return 0, fmt.Errorf("dialling UDP gave a %T", raw)
 	}
-	conn := ipv4.NewPacketConn(udp)
-	out, in := messages(d.Window, d.Size), messages(d.Window, d.Size)
+	w, err := d.wire(conn)
+	if err != nil {
+		return 0, err
+	}
 	missing := d.Window
 	for time.Now().Before(end) {
 		if missing > 0 {
-			if _, err := conn.WriteBatch(out[:missing], 0); err != nil {
+			if err := w.send(missing); err != nil {
 				return count, err
 			}
 		}
 		if err := conn.SetReadDeadline(time.Now().Add(lost)); err != nil {
 			return count, err
 		}
-		n, err := conn.ReadBatch(in, 0)
+		n, err := w.receive()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			n = 0
 			missing = d.Window
 		case err != nil:
 			return count, err
 		default:
 			missing = n
+			count += n
 		}
-		count += n
 	}
 	return count, nil
+}
+
+// wire sends a number of datagrams with one system call, and receives what is there with one.
+type wire interface {
+	send(n int) error
+	receive() (n int, err error)
+}
+
+func (d Datagrams) wire(conn *net.UDPConn) (wire, error) {
+	if !d.Bundled {
+		return &single{ipv4.NewPacketConn(conn), messages(d.Window, d.Size), messages(d.Window, d.Size)}, nil
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var segment, gro error
+	err = raw.Control(func(fd uintptr) {
+		segment = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, d.Size)
+		gro = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1)
+	})
+	return &bundled{conn, make([]byte, d.Window*d.Size), make([]byte, d.Window*d.Size), d.Size}, errors.Join(err, segment, gro)
+}
+
+// single gives the kernel each datagram by itself.
+type single struct {
+	conn    *ipv4.PacketConn
+	out, in []ipv4.Message
+}
+
+func (s *single) send(n int) error {
+	_, err := s.conn.WriteBatch(s.out[:n], 0)
+	return err
+}
+
+func (s *single) receive() (int, error) {
+	n, err := s.conn.ReadBatch(s.in, 0)
+	return max(n, 0), err
 }
 
 func messages(n, size int) []ipv4.Message {
@@ -92,4 +133,21 @@ func messages(n, size int) []ipv4.Message {
 		list[i].Buffers = [][]byte{make([]byte, size)}
 	}
 	return list
+}
+
+// bundled gives the kernel all of them as one.
+type bundled struct {
+	conn    *net.UDPConn
+	out, in []byte
+	size    int
+}
+
+func (b *bundled) send(n int) error {
+	_, err := b.conn.Write(b.out[:n*b.size])
+	return err
+}
+
+func (b *bundled) receive() (int, error) {
+	n, err := b.conn.Read(b.in)
+	return n / b.size, err
 }

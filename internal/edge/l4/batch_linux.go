@@ -3,6 +3,7 @@ package l4
 import (
 	"encoding/binary"
 	"errors"
+	"iter"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +12,7 @@ import (
 const (
 	batchSize   = 64
 	maxDatagram = 64 << 10
-	controlSize = 64
+	controlSize = 128
 )
 
 // sockaddr is an address as the kernel writes it.
@@ -32,7 +33,7 @@ func (a *sockaddr) key() (k clientKey) {
 	return k
 }
 
-// control is what the kernel says beside a datagram, and is told beside an answer.
+// control is what the kernel is told beside an answer.
 type control struct {
 	raw    [controlSize]byte
 	length int
@@ -40,24 +41,54 @@ type control struct {
 
 // take keeps which of our addresses a datagram was sent to, so that it is the one to answer from. By which interface the answer
 // leaves is for the routes to say, except on a link-local address, which means nothing without its interface.
-func (c *control) take(raw *[controlSize]byte, length int) {
-	head := unix.CmsgLen(0)
-	if length < head {
-		return
-	}
-	c.raw, c.length = *raw, length
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&c.raw[0]))
-	switch {
-	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && length >= head+unix.SizeofInet4Pktinfo:
-		(*unix.Inet4Pktinfo)(unsafe.Pointer(&c.raw[head])).Ifindex = 0
-	case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && length >= head+unix.SizeofInet6Pktinfo:
-		info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&c.raw[head]))
-		if linkLocal := info.Addr[0] == 0xfe && info.Addr[1]&0xc0 == 0x80; !linkLocal {
-			info.Ifindex = 0
+func (c *control) take(all []byte) {
+	for part, data := range controls(all) {
+		switch {
+		case part.Level == unix.IPPROTO_IP && part.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			(*unix.Inet4Pktinfo)(c.put(part, data[:unix.SizeofInet4Pktinfo])).Ifindex = 0
+		case part.Level == unix.IPPROTO_IPV6 && part.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			info := (*unix.Inet6Pktinfo)(c.put(part, data[:unix.SizeofInet6Pktinfo]))
+			if linkLocal := info.Addr[0] == 0xfe && info.Addr[1]&0xc0 == 0x80; !linkLocal {
+				info.Ifindex = 0
+			}
 		}
-	default:
-		c.length = 0
 	}
+}
+
+// put appends a part and returns where its data is.
+func (c *control) put(part unix.Cmsghdr, data []byte) unsafe.Pointer {
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&c.raw[c.length]))
+	h.Level, h.Type = part.Level, part.Type
+	h.SetLen(unix.CmsgLen(len(data)))
+	at := c.length + unix.CmsgLen(0)
+	copy(c.raw[at:], data)
+	c.length += unix.CmsgSpace(len(data))
+	return unsafe.Pointer(&c.raw[at])
+}
+
+// controls yields what stands beside a datagram, part by part.
+func controls(all []byte) iter.Seq2[unix.Cmsghdr, []byte] {
+	return func(yield func(unix.Cmsghdr, []byte) bool) {
+		head := unix.CmsgLen(0)
+		for len(all) >= head {
+			h := (*unix.Cmsghdr)(unsafe.Pointer(&all[0]))
+			end := int(h.Len) //nolint:gosec // the kernel's
+			if end < head || end > len(all) || !yield(*h, all[head:end]) {
+				return
+			}
+			all = all[min(unix.CmsgSpace(end-head), len(all)):]
+		}
+	}
+}
+
+// segment returns the size of the datagrams that the kernel has put together into one, 0 when it is one alone.
+func segment(all []byte) int {
+	for part, data := range controls(all) {
+		if part.Level == unix.SOL_UDP && part.Type == unix.UDP_GRO && len(data) >= 4 {
+			return int(binary.NativeEndian.Uint32(data))
+		}
+	}
+	return 0
 }
 
 // message is the kernel's struct mmsghdr.
@@ -66,47 +97,47 @@ type message struct {
 	length uint32
 }
 
-// batch is up to batchSize datagrams that are received or sent in one system call. Use init.
+// batch is what one system call receives: up to batchSize slots, each of which holds a datagram, or several of one client in a
+// row that the kernel has put together (UDP_GRO). Use init.
 type batch struct {
 	messages [batchSize]message
 	vectors  [batchSize]unix.Iovec
-	names    []sockaddr
-	controls [][controlSize]byte
-	data     []byte // batchSize times maxDatagram; nil for one that only points to others' bytes
+	names    [batchSize]sockaddr
+	controls [batchSize][controlSize]byte
+	data     []byte // batchSize times maxDatagram, of which only what datagrams fill is ever touched
 	used     int
 }
 
-func (b *batch) init(owned, named bool) {
-	if owned {
-		b.data = make([]byte, batchSize*maxDatagram) // memory of which only what datagrams fill is ever touched
-	}
-	if named {
-		b.names = make([]sockaddr, batchSize)
-		b.controls = make([][controlSize]byte, batchSize)
-	}
+func (b *batch) init() {
+	b.data = make([]byte, batchSize*maxDatagram)
 	for i := range b.messages {
+		b.vectors[i].Base = &b.data[i*maxDatagram]
+		b.vectors[i].SetLen(maxDatagram)
 		h := &b.messages[i].head
 		h.Iov = &b.vectors[i]
 		h.SetIovlen(1)
+		h.Control = &b.controls[i][0]
 	}
 }
 
-func (b *batch) bytes(i int) []byte { return b.data[i*maxDatagram : (i+1)*maxDatagram] }
+// bytes returns what a slot holds.
+func (b *batch) bytes(i int) []byte {
+	return b.data[i*maxDatagram:][:b.messages[i].length]
+}
 
-func (b *batch) length(i int) int { return int(b.messages[i].length) }
+// control returns what stands beside it.
+func (b *batch) control(i int) []byte { return b.controls[i][:b.messages[i].head.Controllen] }
 
-func (b *batch) controlLength(i int) int { return int(b.messages[i].head.Controllen) }
-
-// receive fills the slots from first on with up to n datagrams. It returns how many came, or the error's number below 0.
-func (b *batch) receive(fd, first, n int) int {
+// receive fills the slots from first on, up to n of them. It returns how many, or the error's number below 0. Who sent them is asked for
+// with named.
+func (b *batch) receive(fd, first, n int, named bool) int {
 	for i := first; i < first+n; i++ {
 		h := &b.messages[i].head
-		b.vectors[i].Base = &b.bytes(i)[0]
-		b.vectors[i].SetLen(maxDatagram)
-		h.Name, h.Namelen = &b.names[i].raw[0], unix.SizeofSockaddrInet6
-		h.Control = &b.controls[i][0]
+		h.Name, h.Namelen = nil, 0
+		if named {
+			h.Name, h.Namelen = &b.names[i].raw[0], unix.SizeofSockaddrInet6
+		}
 		h.SetControllen(controlSize)
-		h.Flags = 0
 	}
 	for {
 		got, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.messages[first])), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
@@ -122,65 +153,5 @@ func (b *batch) receive(fd, first, n int) int {
 		default:
 			return -int(errno)
 		}
-	}
-}
-
-// address says where a received datagram is to be sent, and from which of our addresses.
-func (b *batch) address(i int, to *sockaddr, from *control) {
-	h := &b.messages[i].head
-	h.Name, h.Namelen = &to.raw[0], to.length
-	h.Control = nil
-	if from.length > 0 {
-		h.Control = &from.raw[0]
-	}
-	h.SetControllen(from.length)
-	b.vectors[i].SetLen(b.length(i))
-}
-
-// sendAll sends the used slots, and returns how many bytes were. A datagram that cannot be sent is lost.
-func (b *batch) sendAll(fd int) (bytes int) {
-	for i := 0; i < b.used; {
-		n, errno := sendMany(fd, b.messages[i:b.used])
-		for j := i; j < i+n; j++ {
-			bytes += b.length(j)
-		}
-		i += n
-		if errno != 0 {
-			i++
-		}
-	}
-	return bytes
-}
-
-// sendTo sends slots of another batch to the one a socket is connected with. It returns how many, and their bytes.
-func (b *batch) sendTo(fd int, from *batch, slots []int) (sent, bytes int, err error) {
-	for k, i := range slots {
-		b.vectors[k].Base = &from.bytes(i)[0]
-		b.vectors[k].SetLen(from.length(i))
-	}
-	for sent < len(slots) {
-		n, errno := sendMany(fd, b.messages[sent:len(slots)])
-		for j := sent; j < sent+n; j++ {
-			bytes += from.length(slots[j])
-		}
-		sent += n
-		if errno != 0 {
-			return sent, bytes, errno
-		}
-	}
-	return sent, bytes, nil
-}
-
-// sendMany sends messages until one cannot be.
-func sendMany(fd int, messages []message) (int, unix.Errno) {
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), unix.MSG_DONTWAIT, 0, 0)
-		if errno == unix.EINTR {
-			continue
-		}
-		if errno != 0 {
-			return 0, errno
-		}
-		return int(n), 0
 	}
 }

@@ -141,8 +141,12 @@ func openUDP(ctx context.Context, p *port, loop *udpLoop) (*udpListener, error) 
 	if err := errors.Join(controlErr, err); err != nil {
 		return nil, err
 	}
+	receiveTogether(l.fd)
 	return l, nil
 }
+
+// receiveTogether lets the kernel hand over datagrams of one sender that came together as one, where it knows how to.
+func receiveTogether(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) }
 
 // askForDestination makes the kernel tell which of our addresses a datagram was sent to: answers come from there.
 func (l *udpListener) askForDestination() error {
@@ -169,9 +173,10 @@ type udpLoop struct {
 	listeners map[*udpListener]struct{}
 	sessions  int
 	swept     int64
-	in        batch // from clients
-	out       batch // to one backend
-	back      batch // to clients
+	in        batch  // from clients
+	out       outbox // to one backend
+	back      batch  // from backends
+	answers   outbox // … to clients
 	backTo    *udpListener
 	touched   []*udpSession
 }
@@ -192,9 +197,8 @@ func newUDPLoop() (*udpLoop, error) {
 		return nil, errors.Join(err, unix.Close(epoll))
 	}
 	l := &udpLoop{epoll: epoll, bell: bell, listeners: map[*udpListener]struct{}{}}
-	l.in.init(true, true)
-	l.out.init(false, false)
-	l.back.init(true, true)
+	l.in.init()
+	l.back.init()
 	return l, l.watch(bell)
 }
 

@@ -41,6 +41,7 @@ type udpSession struct {
 	control      control // says which of our addresses to answer from
 	last         int64
 	older, newer *udpSession
+	apart        bool // the kernel does not cut its datagrams apart
 
 	queue []int // slots of the batch at hand that are this session's
 }
@@ -58,7 +59,7 @@ const rounds = 4
 func (u *udpListener) receive() {
 	in := &u.loop.in
 	for range rounds {
-		n := in.receive(u.fd, 0, batchSize)
+		n := in.receive(u.fd, 0, batchSize, true)
 		if n <= 0 {
 			return
 		}
@@ -76,7 +77,7 @@ func (u *udpListener) dispatch(in *batch, n int) {
 	l.touched = l.touched[:0]
 	bytes := 0
 	for i := range n {
-		bytes += in.length(i)
+		bytes += len(in.bytes(i))
 		s := u.session(in, i, now)
 		if s == nil {
 			continue
@@ -129,7 +130,7 @@ func (u *udpListener) begin(in *batch, i int, key clientKey, now int64) (*udpSes
 		return nil, errFull
 	}
 	s := &udpSession{listener: u, target: t, key: key, name: in.names[i], last: now}
-	s.control.take(&in.controls[i], in.controlLength(i))
+	s.control.take(in.control(i))
 	if err := s.connect(hashAddr(client), now); err != nil {
 		return nil, err
 	}
@@ -193,28 +194,49 @@ func dialUDP(addr netip.AddrPort) (int, error) {
 	if err := unix.Connect(fd, to); err != nil {
 		return 0, errors.Join(err, unix.Close(fd))
 	}
+	receiveTogether(fd)
 	return fd, nil
 }
 
 // send sends the queued datagrams to the backend. When the backend turns out to be gone, the session ends and another one, to another
 // backend, takes what was not sent.
 func (s *udpSession) send(in *batch, now int64) {
-	u, queue := s.listener, s.queue
+	u, out := s.listener, &s.listener.loop.out
+	for _, i := range s.queue {
+		s.put(in, i)
+	}
+	queue := s.queue
 	s.queue = queue[:0]
-	sent, bytes, err := u.loop.out.sendTo(s.fd, in, queue)
-	s.traffic.received.Add(uint64(bytes))
-	if err == nil {
-		return
+	for first := 0; first < out.used; first++ { // each is lost that cannot be sent, as datagrams may be
+		bytes, stopped, err := out.send(s.fd, first)
+		s.traffic.received.Add(uint64(bytes))
+		if first = stopped; err == nil {
+			break
+		}
+		u.port.traffic.failed.Add(1)
+		if s.fail(err, now) {
+			from, _ := slices.BinarySearch(queue, out.parcels[stopped].slot)
+			out.reset()
+			u.sendElsewhere(in, queue[from:], now)
+			return
+		}
 	}
-	u.port.traffic.failed.Add(1)
-	if !s.fail(err, now) {
-		return
-	}
-	queue = slices.Clone(queue[sent:]) // the session's own ends with it
+	out.reset()
+}
+
+// put gathers what a slot holds, for the backend.
+func (s *udpSession) put(in *batch, slot int) {
+	s.listener.loop.out.put(s, slot, in.bytes(slot), segment(in.control(slot)), nil, nil)
+}
+
+// sendElsewhere sends what a session left behind through others.
+func (u *udpListener) sendElsewhere(in *batch, queue []int, now int64) {
 	for _, i := range queue {
-		if other := u.session(in, i, now); other != nil {
-			_, bytes, _ := u.loop.out.sendTo(other.fd, in, []int{i}) // a datagram may be lost
-			other.traffic.received.Add(uint64(bytes))
+		if s := u.session(in, i, now); s != nil {
+			s.put(in, i)
+			bytes, _, _ := u.loop.out.send(s.fd, 0) // a datagram may be lost
+			s.traffic.received.Add(uint64(bytes))
+			u.loop.out.reset()
 		}
 	}
 }
@@ -241,15 +263,16 @@ func (s *udpSession) receive() {
 		l.backTo = s.listener
 	}
 	first := l.back.used
-	n := l.back.receive(s.fd, first, answers)
+	n := l.back.receive(s.fd, first, answers, false)
 	if n < 0 {
 		s.fail(unix.Errno(-n), s.listener.port.server.Now())
 		return
 	}
 	bytes := 0
 	for i := first; i < first+n; i++ {
-		l.back.address(i, &s.name, &s.control)
-		bytes += l.back.length(i)
+		data := l.back.bytes(i)
+		l.answers.put(s, i, data, segment(l.back.control(i)), &s.name, &s.control)
+		bytes += len(data)
 	}
 	l.back.used += n
 	s.traffic.sent.Add(uint64(bytes))
@@ -259,12 +282,14 @@ func (s *udpSession) receive() {
 // answers is how many of one session's answers are taken at once.
 const answers = 16
 
-// flushBack sends the answers at hand to their clients.
+// flushBack sends the answers at hand to their clients. One that cannot be sent is lost.
 func (l *udpLoop) flushBack() {
-	if l.back.used > 0 {
-		bytes := l.back.sendAll(l.backTo.fd)
+	for first := 0; first < l.answers.used; first++ {
+		bytes, stopped, _ := l.answers.send(l.backTo.fd, first)
 		l.backTo.port.traffic.sent.Add(uint64(bytes))
+		first = stopped
 	}
+	l.answers.reset()
 	l.back.used, l.backTo = 0, nil
 }
 
