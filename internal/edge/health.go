@@ -26,7 +26,7 @@ func (e *Edge) review(ctx context.Context) {
 			return
 		case <-ticker.C:
 			now := e.server.Now()
-			for _, p := range e.table.Pools() {
+			for _, p := range e.pools() {
 				p.Review(now)
 			}
 		}
@@ -65,7 +65,7 @@ func (e *Edge) check(ctx context.Context) {
 			alone = lasting
 			e.tellAlone(ctx, alone)
 		}
-		e.prober.Sync(wanted(e.table.Pools(), alone))
+		e.prober.Sync(wanted(e.pools(), e.silent(), alone))
 	}
 }
 
@@ -82,12 +82,13 @@ func (e *Edge) tellAlone(ctx context.Context, alone bool) {
 	e.log.InfoContext(ctx, "Store back, the agents' checks decide again")
 }
 
-// wanted are the checks that the edge is to make of the pools' backends: of all while it is alone.
-func wanted(pools []*pool.Pool, alone bool) []probe.Want {
+// wanted are the checks that the edge is to make of the pools' backends: of all while it is alone. Of those that are silent there must
+// be a check to make.
+func wanted(pools []*pool.Pool, silent map[*pool.Pool]bool, alone bool) []probe.Want {
 	var wants []probe.Want
 	for _, p := range pools {
 		h := p.Health()
-		if !h.Checked && !alone {
+		if !h.Checked && !alone || h.Check == nil && silent[p] {
 			continue
 		}
 		check := vortex.HealthCheck{Protocol: vortex.ProbeProtocolTCP}
@@ -105,7 +106,7 @@ func (e *Edge) setNodes(changes []NodeChange, reset bool) {
 	for _, c := range changes {
 		nodes[c.Node] = c.Gone
 	}
-	e.table.SetNodes(nodes, reset)
+	e.table.Fleet().SetNodes(nodes, reset, e.pools())
 }
 
 // judging translates how a record says to judge backends.

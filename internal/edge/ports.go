@@ -64,7 +64,7 @@ func (e *Edge) services(app *route.App, r *vortex.RouterRecord) []l4.Service {
 		}
 		s := l4.Service{
 			App: app.Name, Host: p.Host, First: p.Port, Last: p.LastPort(), Spread: p.ContainerEndPort != nil,
-			Settings: app.Settings,
+			Settings: app.Settings, Health: app.Health,
 		}
 		s.Settings.Sticky, s.Settings.Hash = nil, pool.HashKey{} // there are no cookies and headers
 		if p.Protocol == vortex.PortProtocolUDP {
@@ -80,6 +80,7 @@ func (e *Edge) services(app *route.App, r *vortex.RouterRecord) []l4.Service {
 				s.Endpoints[j].Addr = netip.AddrPortFrom(b.Addr.Addr(), p.ContainerPort)
 			}
 		}
+		s.Health.Check = checkElsewhere(app, r, s.Spread)
 		for _, text := range p.Trusted {
 			s.Trusted = append(s.Trusted, prefixOf(text))
 		}
@@ -89,6 +90,62 @@ func (e *Edge) services(app *route.App, r *vortex.RouterRecord) []l4.Service {
 		services = append(services, s)
 	}
 	return services
+}
+
+// checkElsewhere is an app's check for the pools of its other ports: what it asks is asked where the app answers it. Of the ports of a
+// range nobody may listen on most, so that what takes connections is the app's first port.
+func checkElsewhere(app *route.App, r *vortex.RouterRecord, spread bool) *vortex.HealthCheck {
+	check := app.Health.Check
+	if check == nil && spread && takesConnections(app, r) {
+		check = &vortex.HealthCheck{Protocol: vortex.ProbeProtocolTCP}
+	}
+	if check == nil || check.Port != nil || len(app.Backends) == 0 {
+		return check
+	}
+	there := *check
+	port := app.Backends[0].Addr.Port()
+	there.Port = &port
+	return &there
+}
+
+// takesConnections reports whether there is TCP where an app's backends are.
+func takesConnections(app *route.App, r *vortex.RouterRecord) bool {
+	return app.HTTP || slices.ContainsFunc(r.Ports, func(p vortex.RouterPort) bool {
+		return p.Primary != nil && *p.Primary && p.Protocol != vortex.PortProtocolUDP
+	})
+}
+
+// pools returns every pool with backends to judge: the table's, and those of ports that have their own.
+func (e *Edge) pools() []*pool.Pool {
+	pools := e.table.Pools()
+	own, _ := e.ports.Pools()
+	for _, p := range own {
+		pools = append(pools, p.Pool)
+	}
+	return pools
+}
+
+// silent returns the pools of which nobody can be asked whether they take connections: those where only UDP leads, and ports of
+// a range.
+func (e *Edge) silent() map[*pool.Pool]bool {
+	own, others := e.ports.Pools()
+	silent, asked := map[*pool.Pool]bool{}, map[*pool.Pool]bool{}
+	for _, p := range slices.Concat(own, others) {
+		if p.Protocol == l4.UDP || p.Spread {
+			silent[p.Pool] = true
+		} else {
+			asked[p.Pool] = true
+		}
+	}
+	for _, app := range e.table.Apps() {
+		if app.HTTP {
+			asked[app.Pool] = true
+		}
+	}
+	for p := range asked {
+		delete(silent, p)
+	}
+	return silent
 }
 
 // prefixOf reads a prefix, or an address as the prefix of itself alone; what is neither is nobody.

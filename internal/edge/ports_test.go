@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vortex"
+	"vortex/internal/edge"
 	"vortex/internal/edge/l4"
 )
 
@@ -78,4 +79,48 @@ func TestPortsFollowRouters(t *testing.T) {
 	say("after")
 	c.Close()
 	h.awaitDrain(t, revision)
+}
+
+// TestOtherPortsFollowHealth has an app whose second port leads to an echo: what its check says, and what becomes of its node, counts there too.
+func TestOtherPortsFollowHealth(t *testing.T) {
+	t.Parallel()
+	h := start(t, func(c *edge.Config) { c.HoldTimeout = 100 * time.Millisecond })
+	_, text, err := net.SplitHostPort(freeAddr(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, _, err := vortex.ParsePorts(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, mood := moody(t, "a")
+	echo := echoing(t, "echo").addr
+	r := router("web", b)
+	r.Backends[0].Node = "n1"
+	r.Health = &vortex.PoolHealth{Checker: vortex.HealthCheckerEdge, HealthCheck: quick("/health"), PanicPercent: new(uint32(0))}
+	r.Ports = []vortex.RouterPort{{Port: port, Protocol: vortex.PortProtocolTCP, ContainerPort: uint16(echo.Port)}}
+	h.apply(t, r)
+	leads := func() bool {
+		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", text))
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		buf := make([]byte, 1)
+		_, _ = io.WriteString(c, "x")
+		_, err = io.ReadFull(c, buf)
+		return err == nil
+	}
+	eventually(t, "the port to lead to the app", leads)
+	mood.Store(503)
+	eventually(t, "the port to lead nowhere while the check fails", func() bool { return !leads() })
+	mood.Store(200)
+	eventually(t, "the port to lead to the app again", leads)
+	h.awaitApplied(t, h.node(edge.NodeChange{Node: "n1", Gone: true}))
+	if leads() {
+		t.Error("the port leads to a node that is suspected")
+	}
+	h.awaitApplied(t, h.node(edge.NodeChange{Node: "n1"}))
+	eventually(t, "the port to lead to the node that is back", leads)
 }

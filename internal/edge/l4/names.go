@@ -16,6 +16,23 @@ type target struct {
 	pool    *pool.Pool
 }
 
+// admit counts a UDP session in flight, which finish ends, unless the pool takes no more.
+func (t target) admit(now int64) error {
+	inFlight := t.pool.Meter.Start(now)
+	t.pool.Meter.Connect(1)
+	err := t.pool.Admit(inFlight)
+	if err != nil {
+		t.finish()
+	}
+	return err
+}
+
+// finish ends what admit began.
+func (t target) finish() {
+	t.pool.Meter.Connect(-1)
+	t.pool.Meter.Finish()
+}
+
 // routes is what one port does, and never changes.
 type routes struct {
 	exact    map[string][]target // by the name a client asks for

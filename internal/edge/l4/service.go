@@ -2,6 +2,7 @@ package l4
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -49,6 +50,7 @@ type Service struct {
 	// of them lead to the endpoints as they are.
 	Spread    bool
 	Settings  pool.Settings // how it balances
+	Health    pool.Health   // how its backends are judged
 	Endpoints []pool.Endpoint
 	// Pool is where all of it leads instead of Endpoints: somebody else's, who fills it.
 	Pool *pool.Pool
@@ -149,8 +151,35 @@ func (s *service) fill(fleet *pool.Fleet) {
 				endpoints[j].Addr = netip.AddrPortFrom(e.Addr.Addr(), e.Addr.Port()+uint16(i))
 			}
 		}
+		p.SetHealth(s.Health)
 		fleet.Fill(p, s.Settings, endpoints)
 	}
+}
+
+// Pool is one of the services' pools, for whoever judges backends.
+type Pool struct {
+	*pool.Pool
+
+	Protocol Protocol
+	Spread   bool // it is one of many ports of a range, on which nobody may listen yet
+}
+
+// Pools returns where the services lead, in the order of their apps: pools of their own, and with those that somebody else fills the whole.
+func (s *Server) Pools() (own, others []Pool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, app := range slices.Sorted(maps.Keys(s.apps)) {
+		for _, svc := range s.apps[app] {
+			for _, p := range svc.pools {
+				if svc.Pool == nil {
+					own = append(own, Pool{p, svc.Protocol, svc.Spread})
+				} else {
+					others = append(others, Pool{p, svc.Protocol, svc.Spread})
+				}
+			}
+		}
+	}
+	return own, others
 }
 
 // portKey is what a port is known by.

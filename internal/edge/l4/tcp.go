@@ -145,10 +145,16 @@ func (c *conn) refuse(err error, peer netip.AddrPort) {
 func (c *conn) carry(o *opening) {
 	s, meter := c.port.server, o.target.pool.Meter
 	began := s.Now()
-	meter.Start(began)
+	inFlight := meter.Start(began)
 	meter.Connect(1)
 	defer meter.Finish()
 	defer meter.Connect(-1)
+	if err := o.target.pool.Admit(inFlight); err != nil {
+		meter.Answered(s.Now(), statusNoBackend, 0)
+		o.release()
+		c.refuse(err, o.peer)
+		return
+	}
 	tcp, backend, err := c.connect(o)
 	if err != nil {
 		meter.Answered(s.Now(), statusNoBackend, time.Duration(s.Now()-began))
@@ -228,10 +234,20 @@ func (c *conn) hold(p *pool.Pool, key uint64, tried *pool.Tried) (*pool.Backend,
 	return b, nil
 }
 
+// dial connects to an address. Not with DialTCP, which binds the socket first: that costs as much as the connecting, and takes a port of
+// this machine for one connection that could be used for one to each address.
 func dial(addr netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {
 	dialer := net.Dialer{Timeout: timeout, KeepAlive: -1}
 	dialer.SetMultipathTCP(false)
-	return dialer.DialTCP(context.Background(), "tcp", netip.AddrPort{}, addr)
+	conn, err := dialer.DialContext(context.Background(), "tcp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil, fmt.Errorf("a connection of type %T", conn)
+	}
+	return tcp, nil
 }
 
 // isDead reports whether a failed connect says that the backend is not there, rather than that something is wrong here.

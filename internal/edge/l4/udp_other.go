@@ -102,13 +102,18 @@ func (l *udpListener) session(client netip.AddrPort, serving *sync.WaitGroup) *u
 			return nil
 		}
 	}
+	if t.admit(now) != nil {
+		return nil
+	}
 	b := t.pool.Pick(hashAddr(client.Addr()), now, &pool.Tried{})
 	if b == nil {
+		t.finish()
 		t.service.wakeBackend(server, t.pool)
 		return nil
 	}
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(b.Addr))
 	if err != nil {
+		t.finish()
 		b.Done()
 		return nil
 	}
@@ -119,8 +124,6 @@ func (l *udpListener) session(client netip.AddrPort, serving *sync.WaitGroup) *u
 	l.mu.Unlock()
 	l.port.traffic.begin()
 	s.traffic.begin()
-	t.pool.Meter.Start(now)
-	t.pool.Meter.Connect(1)
 	serving.Go(func() { l.answer(client, s) })
 	return s
 }
@@ -145,7 +148,6 @@ func (l *udpListener) answer(client netip.AddrPort, s *udpSession) {
 	l.mu.Unlock()
 	l.port.traffic.end()
 	s.traffic.end()
-	s.target.pool.Meter.Connect(-1)
-	s.target.pool.Meter.Finish()
+	s.target.finish()
 	s.backend.Done()
 }

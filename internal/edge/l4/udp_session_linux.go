@@ -131,15 +131,17 @@ func (u *udpListener) begin(in *batch, i int, key clientKey, now int64) (*udpSes
 	}
 	s := &udpSession{listener: u, target: t, key: key, name: in.names[i], last: now}
 	s.control.take(in.control(i))
+	if err := t.admit(now); err != nil {
+		return nil, err
+	}
 	if err := s.connect(hashAddr(client), now); err != nil {
+		t.finish()
 		return nil, err
 	}
 	u.sessions[key] = s
 	u.link(s)
 	u.loop.sessions++
 	u.port.traffic.begin()
-	t.pool.Meter.Start(now)
-	t.pool.Meter.Connect(1)
 	return s, nil
 }
 
@@ -333,8 +335,7 @@ func (u *udpListener) end(s *udpSession) {
 	u.loop.unregister(s.fd)
 	u.port.traffic.end()
 	s.traffic.end()
-	s.target.pool.Meter.Connect(-1)
-	s.target.pool.Meter.Finish()
+	s.target.finish()
 	s.backend.Done()
 }
 

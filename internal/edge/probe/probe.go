@@ -132,7 +132,7 @@ func (p *Prober) holders(wants []Want) map[key][]*pool.Backend {
 			continue
 		}
 		for _, b := range want.Backends {
-			k := key{b.Addr, string(text)}
+			k := key{askedAt(want.Check, b), string(text)}
 			if p.targets[k] == nil && !p.add(k, want.Check, b) {
 				break
 			}
@@ -140,6 +140,14 @@ func (p *Prober) holders(wants []Want) map[key][]*pool.Backend {
 		}
 	}
 	return holders
+}
+
+// askedAt is where a check is made of a backend.
+func askedAt(check vortex.HealthCheck, b *pool.Backend) netip.AddrPort {
+	if check.Port == nil || *check.Port == 0 {
+		return b.Addr
+	}
+	return netip.AddrPortFrom(b.Addr.Addr(), *check.Port)
 }
 
 // add makes a target and reports whether its check can be made.

@@ -484,12 +484,6 @@ func (t *Table) Pools() []*pool.Pool {
 	return pools
 }
 
-// SetNodes takes in which nodes are suspected or given up: their backends get no requests. With reset the nodes that are not named
-// are in order.
-func (t *Table) SetNodes(nodes map[string]bool, reset bool) {
-	t.fleet.SetNodes(nodes, reset, t.Pools())
-}
-
 // Applied is an app as it was applied last, with its pool.
 type Applied struct {
 	App
