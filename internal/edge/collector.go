@@ -14,6 +14,8 @@ var (
 		"Requests a backend has and has not finished.", []string{"pool", "backend"}, nil)
 	backendUsable = prometheus.NewDesc("vortex_edge_backend_usable",
 		"1 while a backend may get requests, 0 while it is left out.", []string{"pool", "backend"}, nil)
+	accessLost = prometheus.NewDesc("vortex_edge_access_log_lost_total",
+		"Lines of the access log that were dropped because it was not written fast enough.", nil, nil)
 )
 
 // collector exposes what an edge counts.
@@ -26,11 +28,11 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range healthMetrics {
 		ch <- d
 	}
-
 	ch <- backendDuration
 	ch <- backendFailures
 	ch <- backendInFlight
 	ch <- backendUsable
+	ch <- accessLost
 }
 
 // Collect implements prometheus.Collector.
@@ -38,7 +40,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	c.edge.meters.Collect(ch)
 	c.edge.ports.Collect(ch)
 	c.edge.collectHealth(ch)
-
+	if log := c.edge.config.Access; log != nil {
+		ch <- prometheus.MustNewConstMetric(accessLost, prometheus.CounterValue, float64(log.Lost()))
+	}
 	now := c.edge.server.Now()
 	for _, p := range c.edge.table.Pools() {
 		seen := map[string]bool{} // an instance at two addresses would be the same metric twice

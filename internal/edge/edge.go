@@ -25,6 +25,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vortex"
 	"vortex/internal/edge/accesslog"
 	"vortex/internal/edge/http1"
 	"vortex/internal/edge/l4"
@@ -58,10 +59,13 @@ type Config struct {
 	Zone    string // the node's; "" prefers no backends
 	Address string // where it is reached, for people
 
-	Listen    []string         // addresses for HTTP; none is DefaultListen, unless SetListeners was called before Run
-	Listeners []net.Listener   // served besides Listen, or instead of its default
-	Limit     limit.Config     // requests per client address
-	Trusted   []netip.Prefix   // proxies before the edge, whose X-Forwarded-For is believed
+	Listen    []string       // addresses for HTTP; none is DefaultListen, unless SetListeners was called before Run
+	Listeners []net.Listener // served besides Listen, or instead of its default
+	Limit     limit.Config   // requests per client address
+	Trusted   []netip.Prefix // proxies before the edge, whose X-Forwarded-For is believed
+	// AcceptProxy says whether they may, or must, begin HTTP connections with a header of the PROXY protocol; "" is not.
+	AcceptProxy vortex.ProxyAcceptance
+
 	Metrics   http.Handler     // answers GET /metrics of loopback clients when no app claims the host
 	Access    *accesslog.Log   // a line for each request; Run writes it; nil is none
 	Log       *slog.Logger     // nil discards; at debug it has the access log
@@ -184,6 +188,9 @@ func signal(ch chan struct{}) {
 	default:
 	}
 }
+
+// SetClientLimits changes what clients of HTTP may do, for every request and connection from now on.
+func (e *Edge) SetClientLimits(l http1.Limits) { e.server.SetLimits(l) }
 
 // SetLimit changes the rate limit for every request from now on.
 func (e *Edge) SetLimit(c limit.Config) { e.clients.Set(c) }

@@ -18,6 +18,12 @@ type Listener struct {
 	Name    string // what routers call it
 	Address string
 	Trusted []netip.Prefix // proxies before the edge, whose X-Forwarded-For is believed
+	// AcceptProxy says whether they may, or must, begin with a header of the PROXY protocol; "" is not.
+	AcceptProxy vortex.ProxyAcceptance
+}
+
+func (l Listener) settings() http1.ListenerSettings {
+	return http1.ListenerSettings{Name: l.Name, Trusted: l.Trusted, AcceptProxy: l.AcceptProxy}
 }
 
 // listeners are what the edge accepts on.
@@ -63,7 +69,7 @@ func (e *Edge) SetListeners(ctx context.Context, wanted []Listener) error {
 		next = append(next, l)
 	}
 	for i, w := range wanted {
-		next[i].settings.Set(w.Name, w.Trusted)
+		next[i].settings.Set(w.settings())
 	}
 	gone := slices.DeleteFunc(s.open, func(l *listener) bool { return slices.Contains(next, l) })
 	s.open, s.told = next, true
@@ -91,7 +97,7 @@ func listen(ctx context.Context, address string) (*listener, error) {
 	if err != nil {
 		return nil, explainListen(address, err)
 	}
-	return &listener{address: address, ln: ln, settings: http1.NewListener("", nil)}, nil
+	return &listener{address: address, ln: ln, settings: http1.NewListener(http1.ListenerSettings{})}, nil
 }
 
 // close stops accepting, and frees the address. What was accepted goes on.
@@ -138,9 +144,10 @@ func (e *Edge) openConfigured(ctx context.Context) error {
 	if len(addresses) == 0 && len(e.config.Listeners) == 0 && !e.told() {
 		addresses = []string{DefaultListen}
 	}
+	settings := http1.ListenerSettings{Trusted: e.config.Trusted, AcceptProxy: e.config.AcceptProxy}
 	var opened []*listener
 	for _, ln := range e.config.Listeners {
-		opened = append(opened, &listener{ln: ln, settings: http1.NewListener("", e.config.Trusted)})
+		opened = append(opened, &listener{ln: ln, settings: http1.NewListener(settings)})
 	}
 	for _, address := range addresses {
 		l, err := listen(ctx, address)
@@ -148,7 +155,7 @@ func (e *Edge) openConfigured(ctx context.Context) error {
 			closeAll(opened)
 			return err
 		}
-		l.settings.Set("", e.config.Trusted)
+		l.settings.Set(settings)
 		opened = append(opened, l)
 	}
 	e.listeners.mu.Lock()

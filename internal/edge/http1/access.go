@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"net/netip"
 	"time"
 
@@ -66,4 +67,20 @@ func (c *conn) endLine() {
 		a.app = c.pool.App
 	}
 	c.srv.addLine(c.line, &a)
+}
+
+// logRefused adds a head that was refused to the access log, with what is known of it.
+func (c *conn) logRefused() {
+	if c.srv.Access == nil {
+		return
+	}
+	agent, _ := nth(c.req.fields, "user-agent", 0)
+	host := c.req.name
+	if len(host) == 0 {
+		host, _ = nth(c.req.fields, "host", 0)
+	}
+	path, _, _ := bytes.Cut(c.req.target, []byte("?"))
+	c.line = accesslog.AppendRequest(c.line[:0], c.req.method, host, path, agent)
+	c.last, c.tries, c.from = nil, 0, c.peer
+	c.endLine()
 }

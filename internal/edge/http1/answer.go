@@ -100,11 +100,31 @@ func (c *conn) sendAnswer() bool {
 	return c.reusable() && !c.closing
 }
 
-// refuseHead answers a head that is no request, if there is anybody to answer, and ends the connection.
+// refuseHead answers a head that did not come whole, if there is anybody to answer, and ends the connection.
 func (c *conn) refuseHead(err error) bool {
+	c.began = c.srv.Now()
+	c.req.parseBeginning(c.in.buffered())
+	return c.refuse(err)
+}
+
+// refuse answers what is no request, if there is anybody to answer, and ends the connection.
+func (c *conn) refuse(err error) bool {
 	c.leaveApp()
-	c.req.kind, c.stuck = methodUnsafe, true
+	c.rules = nil
+	c.req.kind, c.stuck, c.status = methodUnsafe, true, 0
+	if !c.prepareRefusal(err) {
+		return false
+	}
+	c.logRefused()
+	return c.sendAnswer()
+}
+
+// prepareRefusal collects the answer to what is no request, and reports false when nobody is there to be answered.
+func (c *conn) prepareRefusal(err error) bool {
+	_, unproxied := errors.AsType[proxiedError](err)
 	switch {
+	case unproxied:
+		c.prepare(http.StatusBadRequest, problem{Error: err.Error(), Code: "BAD_REQUEST"}, "")
 	case isMalformed(err):
 		c.prepare(http.StatusBadRequest, problem{Error: "this is not a valid HTTP request: " + err.Error(), Code: "BAD_REQUEST"}, "")
 	case errors.Is(err, errTooLarge):
@@ -117,7 +137,7 @@ func (c *conn) refuseHead(err error) bool {
 	default:
 		return false
 	}
-	return c.sendAnswer()
+	return true
 }
 
 // leaveApp stops counting the connection as an app's.

@@ -131,7 +131,7 @@ func (c *conn) serveNext() bool {
 	c.status, c.stuck, c.closing, c.held, c.quota = 0, false, false, 0, limit.Verdict{}
 	c.served++
 	if err := c.req.parse(head); err != nil {
-		return c.refuseHead(err)
+		return c.refuse(err)
 	}
 	keep := c.dispatch(len(head)) && c.reusable()
 	c.endLine()

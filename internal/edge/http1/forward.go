@@ -247,7 +247,7 @@ func (c *conn) appendConnection(b []byte) []byte {
 
 // reusableAfter is whether the connection will be reusable if a body that is on its way is read to its end.
 func (c *conn) reusableAfter() bool {
-	if c.srv.MaxRequests > 0 && c.served >= c.srv.MaxRequests {
+	if c.srv.isLast(c.served) {
 		return false
 	}
 	if c.closing || c.req.close || c.ending() || c.stuck && !c.streams() {

@@ -136,22 +136,22 @@ func cutLine(head []byte, strict bool) (line, rest []byte, err error) {
 	return line, rest, nil
 }
 
-// parseFields appends the header fields of a block that ends with an empty line.
+// parseFields appends the header fields of a block that ends with an empty line; with an error those before it.
 func parseFields(fields []field, block []byte, strict bool) ([]field, error) {
 	for {
 		line, rest, err := cutLine(block, strict)
 		if err != nil {
-			return nil, err
+			return fields, err
 		}
 		if len(line) == 0 {
 			return fields, nil
 		}
 		if len(fields) >= maxFields {
-			return nil, errTooLarge
+			return fields, errTooLarge
 		}
 		f, err := parseField(line)
 		if err != nil {
-			return nil, err
+			return fields, err
 		}
 		fields = append(fields, f)
 		block = rest

@@ -151,6 +151,7 @@ func (c *client) moveOn() {
 	c.freeRequest()
 	c.lane.srv.Meters.HandedOver()
 	c.lane.srv.adopt(c.fd, c.listener, func(g *conn) {
+		g.peer = c.peer // as the proxy said, if one did
 		g.in.buf, g.in.w = c.in, len(c.in)
 		g.head, g.want, g.began, g.phase, g.route = request, c.want, c.began, c.phase, c.route
 		g.req.kind, g.req.minor, g.req.close, g.req.length = c.kind, 1, c.last, -1

@@ -438,9 +438,13 @@ func (a *acceptor) shut() {
 // admit takes a new connection in.
 func (l *lane) admit(fd int, of *Listener) {
 	c := &client{listener: of, peer: peerOf(fd)}
+	if of.greets(c.peer) != greetsNot {
+		l.startAway(fd, of)
+		return
+	}
 	if !of.trusts(c.peer) {
 		if c.counted = l.srv.crowds.Enter(limit.Address(c.peer)); !c.counted {
-			l.srv.turnAway(fd, of)
+			l.startAway(fd, of)
 			return
 		}
 	}

@@ -124,7 +124,7 @@ func (c *client) freeRules() {
 func (c *client) start(r *request) {
 	l := c.lane
 	c.served++
-	c.kind, c.last = r.kind, r.close || l.srv.MaxRequests > 0 && c.served >= l.srv.MaxRequests
+	c.kind, c.last = r.kind, r.close || l.srv.isLast(c.served)
 	c.phase, c.begun, c.began = phaseActive, false, l.now
 	c.deadline = 0
 	c.interim, c.answering, c.complete = 0, false, false

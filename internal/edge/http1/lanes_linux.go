@@ -187,10 +187,12 @@ func (s *Server) adopt(fd int, of *Listener, prepare func(*conn)) {
 	s.run(c)
 }
 
-// turnAway refuses a connection whose client has too many.
-func (s *Server) turnAway(fd int, of *Listener) {
-	if tcp := s.leaveLane(fd); tcp != nil {
-		s.start(tcp, of)
+// startAway lets a new connection begin in the general way: to be refused, or because it does not begin with a request.
+func (l *lane) startAway(fd int, of *Listener) {
+	if tcp := l.srv.leaveLane(fd); tcp != nil {
+		c := newConn(l.srv, tcp, of)
+		c.home = l
+		l.srv.start(c)
 	}
 }
 
@@ -208,11 +210,14 @@ func (s *Server) leaveLane(fd int) net.Conn {
 
 // goHome gives a connection without a request back to the lane that it came from, and reports whether it did.
 func (c *conn) goHome() bool {
+	if c.home == nil {
+		return false
+	}
 	fd, err := duplicate(c.tcp)
 	if err != nil {
 		return false
 	}
-	back := &client{listener: c.listener, peer: c.peer, phase: phaseIdle, counted: c.counted, served: c.served}
+	back := &client{listener: c.listener, peer: c.peer, phase: c.phase, counted: c.counted, served: c.served}
 	if !c.home.post(func() { c.home.takeBack(fd, back) }) {
 		_ = unix.Close(fd)
 		return false

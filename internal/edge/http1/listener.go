@@ -2,42 +2,67 @@ package http1
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
+
+	"vortex"
 )
 
 // Listener is what holds for the connections that come in at one place. Use NewListener. It may be changed while they are served.
 type Listener struct {
-	settings atomic.Pointer[listenerSettings]
+	settings atomic.Pointer[ListenerSettings]
 	closed   atomic.Bool
 }
 
-type listenerSettings struct {
-	name    string
-	trusted []netip.Prefix
+// ListenerSettings are what may change about a Listener.
+type ListenerSettings struct {
+	Name    string         // what routes call it
+	Trusted []netip.Prefix // proxies before it, whose X-Forwarded-For is believed
+	// AcceptProxy says whether trusted proxies may, or must, begin with a header of the PROXY protocol; "" is not. When they must, nobody
+	// else is served.
+	AcceptProxy vortex.ProxyAcceptance
 }
 
-// NewListener returns a Listener with its settings, as Set takes them.
-func NewListener(name string, trusted []netip.Prefix) *Listener {
+// NewListener returns a Listener with its settings.
+func NewListener(s ListenerSettings) *Listener {
 	l := &Listener{}
-	l.Set(name, trusted)
+	l.Set(s)
 	return l
 }
 
-// Set changes the name that routes know the listener by, and the proxies before it whose X-Forwarded-For is believed.
-func (l *Listener) Set(name string, trusted []netip.Prefix) {
-	l.settings.Store(&listenerSettings{name, trusted})
-}
+// Set changes the settings. They hold for connections that are open, but for what those have said already.
+func (l *Listener) Set(s ListenerSettings) { l.settings.Store(&s) }
 
 // Name is what routes call the listener.
-func (l *Listener) Name() string { return l.settings.Load().name }
+func (l *Listener) Name() string { return l.settings.Load().Name }
 
-func (l *Listener) trusts(a netip.Addr) bool {
-	for _, prefix := range l.settings.Load().trusted {
-		if prefix.Contains(a) {
-			return true
-		}
+func (l *Listener) trusts(a netip.Addr) bool { return l.settings.Load().trusts(a) }
+
+func (s *ListenerSettings) trusts(a netip.Addr) bool {
+	return slices.ContainsFunc(s.Trusted, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// greeting is how a connection begins.
+type greeting uint8
+
+const (
+	greetsNot     greeting = iota // with a request
+	greetsProxied                 // with what a trusted proxy says about its client
+	greetsWrongly                 // not at all: it is no proxy's, and others are not served
+)
+
+// greets tells how a connection from an address begins.
+func (l *Listener) greets(a netip.Addr) greeting {
+	s := l.settings.Load()
+	switch {
+	case s.AcceptProxy == "":
+		return greetsNot
+	case s.trusts(a):
+		return greetsProxied
+	case s.AcceptProxy == vortex.ProxyAcceptanceRequired:
+		return greetsWrongly
 	}
-	return false
+	return greetsNot
 }
 
 // retire ends the connections that came in at a listener as soon as no request is on them.

@@ -15,27 +15,51 @@ import (
 // maxTurned is how many connections are told at once why they are turned away. More are closed without a word.
 const maxTurned = 64
 
-// admit counts a connection for its client's address, unless that has as many as it may: then it is refused and closed. Proxies
-// that are trusted stand for many clients and are not counted.
+// admit lets a connection in, or refuses and closes it. One that begins with the PROXY protocol is counted when it has said who its client is.
 func (s *Server) admit(c *conn) bool {
+	switch c.listener.greets(c.peer) {
+	case greetsProxied:
+		c.first = (*conn).beginProxied
+		return true
+	case greetsWrongly:
+		s.turnAway(c, (*conn).prepareStranger)
+		return false
+	case greetsNot:
+	}
+	if c.count() {
+		return true
+	}
+	s.turnAway(c, (*conn).prepareCrowded)
+	return false
+}
+
+// count counts a connection for its client's address, and reports false when that has as many as it may. Proxies that are trusted stand for many
+// clients and are not counted.
+func (c *conn) count() bool {
 	if c.listener.trusts(c.peer) {
 		return true
 	}
-	if c.counted = s.crowds.Enter(limit.Address(c.peer)); c.counted {
-		return true
+	if c.counted = c.srv.crowds.Enter(limit.Address(c.peer)); !c.counted {
+		c.srv.Meters.Limited()
 	}
-	s.Meters.Limited()
+	return c.counted
+}
+
+// turnAway closes a connection that is not served, and says why where it can.
+func (s *Server) turnAway(c *conn, prepare func(*conn)) {
 	if s.turned.Add(1) > maxTurned {
 		s.turned.Add(-1)
 		closeQuietly(c.tcp)
-		return false
+		return
 	}
 	go func() {
 		defer s.turned.Add(-1)
 		defer closeQuietly(c.tcp)
-		c.turnAway()
+		c.closing, c.began = true, s.Now()
+		prepare(c)
+		c.logRefused()
+		c.tell()
 	}()
-	return false
 }
 
 // dismiss counts off a connection that was let in.
@@ -45,19 +69,28 @@ func (s *Server) dismiss(c *conn) {
 	}
 }
 
-// turnAway says why a connection is not served.
-func (c *conn) turnAway() {
-	c.closing = true
+// prepareCrowded collects the answer to a client with too many connections.
+func (c *conn) prepareCrowded() {
 	c.prepare(http.StatusTooManyRequests, problem{
 		Error: "too many connections from your address", Code: codeRateLimit,
-		Details: fmt.Sprintf("At most %d at once are served; close some, or use them for more than one request.", c.srv.MaxClientConns),
+		Details: fmt.Sprintf("At most %d at once are served; close some, or use them for more than one request.", c.srv.limits.Load().MaxClientConns),
 	}, "Retry-After: 1\r\n")
+}
+
+// tell sends what was prepared to a client that is not served.
+func (c *conn) tell() {
 	if c.tcp.SetDeadline(time.Now().Add(lingerTime)) != nil {
 		return
 	}
 	if c.out.flush() == nil {
 		c.linger()
 	}
+}
+
+// isLast reports whether no request may follow so many on a connection.
+func (s *Server) isLast(served int) bool {
+	most := s.limits.Load().MaxRequests
+	return most > 0 && served >= most
 }
 
 // codeRateLimit is the API's code for what was asked for too often.
@@ -163,13 +196,13 @@ func ceilSeconds(d time.Duration) int64 { return int64((d + time.Second - 1) / t
 // awaitBody bounds the next wait for the client's body: it must go on, and come at a rate on the whole. A large body of known length is moved in
 // pieces, each of which must come in time. Once the response has begun, the two sides may be talking.
 func (b *background) awaitBody() error {
-	s := b.conn.srv
-	patience := s.BodyTimeout
+	limits := b.conn.srv.limits.Load()
+	patience := b.conn.srv.BodyTimeout
 	if b.relay.moved > 0 && b.from.IsZero() {
 		b.from = time.Now()
 	}
-	if s.MinBodyRate > 0 && !b.from.IsZero() && !b.relay.bulky() && !b.conn.isResponding() {
-		due := s.BodyGrace + time.Duration(float64(b.relay.moved)/float64(s.MinBodyRate)*float64(time.Second))
+	if limits.MinBodyRate > 0 && !b.from.IsZero() && !b.relay.bulky() && !b.conn.isResponding() {
+		due := max(limits.BodyGrace, 0) + time.Duration(float64(b.relay.moved)/float64(limits.MinBodyRate)*float64(time.Second))
 		patience = min(patience, max(due-time.Since(b.from), time.Nanosecond))
 	}
 	return b.deadline(patience)

@@ -51,8 +51,7 @@ func (r *request) parse(head []byte) error {
 	if err != nil {
 		return err
 	}
-	r.fields = r.fields[:0]
-	r.host, r.expect = nil, false
+	r.forget()
 	if err := r.parseLine(line); err != nil {
 		return err
 	}
@@ -66,6 +65,20 @@ func (r *request) parse(head []byte) error {
 		return err
 	}
 	return r.checkFields()
+}
+
+// forget drops what was known of the request before.
+func (r *request) forget() {
+	r.fields, r.expect = r.fields[:0], false
+	r.method, r.target, r.path, r.host, r.name = nil, nil, nil, nil, nil
+}
+
+// parseBeginning reads what can be known of a head that is not whole: its first line.
+func (r *request) parseBeginning(head []byte) {
+	r.forget()
+	if line, _, err := cutLine(head, true); err == nil {
+		_ = r.parseLine(line) // what it refuses stays unknown
+	}
 }
 
 func (r *request) parseLine(line []byte) error {

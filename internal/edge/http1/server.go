@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vortex"
 	"vortex/internal/edge/accesslog"
 	"vortex/internal/edge/limit"
 	"vortex/internal/edge/meter"
@@ -73,10 +74,29 @@ type Config struct {
 	MaxHeaderBytes  int           // of a request's or response's head
 	Lanes           int           // threads of the fast way, see lane; 0 is one for each processor, negative none
 
+	Limits      Limits                 // what clients may do; SetLimits changes it
+	AcceptProxy vortex.ProxyAcceptance // of Serve's listeners, as in ListenerSettings
+}
+
+// Limits bound what clients do. Zero values are the defaults above.
+type Limits struct {
 	MinBodyRate    int64         // bytes per second that a request's body must come with on average; negative is any rate
-	BodyGrace      time.Duration // from its first bytes on it may be slower
+	BodyGrace      time.Duration // from its first bytes on it may be slower; negative is not at all
 	MaxClientConns int           // connections that one client address may have open; negative is any number
 	MaxRequests    int           // on one client connection; 0 is any number
+}
+
+func (l *Limits) setDefaults() {
+	setDefault(&l.MinBodyRate, DefaultMinBodyRate)
+	setDefault(&l.BodyGrace, DefaultBodyGrace)
+	setDefault(&l.MaxClientConns, DefaultMaxClientConns)
+}
+
+// SetLimits changes the limits for every request and connection from now on.
+func (s *Server) SetLimits(l Limits) {
+	l.setDefaults()
+	s.limits.Store(&l)
+	s.crowds.Set(max(l.MaxClientConns, 0))
 }
 
 func (c *Config) setDefaults() {
@@ -91,9 +111,6 @@ func (c *Config) setDefaults() {
 	setDefault(&c.HoldTimeout, DefaultHoldTimeout)
 	setDefault(&c.SkipDead, DefaultSkipDead)
 	setDefault(&c.MaxHeaderBytes, DefaultMaxHeaderBytes)
-	setDefault(&c.MinBodyRate, DefaultMinBodyRate)
-	setDefault(&c.BodyGrace, DefaultBodyGrace)
-	setDefault(&c.MaxClientConns, DefaultMaxClientConns)
 }
 
 func setDefault[T comparable](v *T, value T) {
@@ -108,6 +125,7 @@ type Server struct {
 	Config
 	epoch   time.Time
 	began   atomic.Int64 // the epoch in nanoseconds since 1970, by the machine's clock now
+	limits  atomic.Pointer[Limits]
 	crowds  *limit.Conns
 	turned  atomic.Int64 // connections that are being turned away
 	closing atomic.Bool
@@ -123,7 +141,8 @@ type Server struct {
 // New returns a Server that serves nothing yet.
 func New(c Config) *Server {
 	c.setDefaults()
-	s := &Server{Config: c, epoch: time.Now(), crowds: limit.NewConns(max(c.MaxClientConns, 0)), conns: map[*conn]struct{}{}}
+	s := &Server{Config: c, epoch: time.Now(), crowds: limit.NewConns(0), conns: map[*conn]struct{}{}}
+	s.SetLimits(c.Limits)
 	s.Unix()
 	s.mirror = newMirror(s)
 	return s
@@ -151,7 +170,7 @@ func (s *Server) unix(now int64) int64 { return s.began.Load() + now }
 // Serve accepts connections from ln until ctx ends, and closes ln. Requests in flight go on: Shutdown
 // waits for them.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	return s.ServeAs(ctx, ln, NewListener("", s.Trusted))
+	return s.ServeAs(ctx, ln, NewListener(ListenerSettings{Trusted: s.Trusted, AcceptProxy: s.AcceptProxy}))
 }
 
 // ServeAs is Serve for a listener with settings of its own. When it ends, connections that came in there are closed as
@@ -170,7 +189,7 @@ func (s *Server) ServeAs(ctx context.Context, ln net.Listener, l *Listener) erro
 		switch {
 		case err == nil:
 			pause = 0
-			s.start(tcp, l)
+			s.start(newConn(s, tcp, l))
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
@@ -200,15 +219,14 @@ func wait(ctx context.Context, d time.Duration) bool {
 }
 
 // start serves a connection on its own goroutine, which Shutdown waits for.
-func (s *Server) start(tcp net.Conn, l *Listener) {
-	c := newConn(s, tcp, l)
+func (s *Server) start(c *conn) {
 	if !s.admit(c) {
 		return
 	}
 	s.mu.Lock()
 	if s.closing.Load() {
 		s.mu.Unlock()
-		closeQuietly(tcp)
+		closeQuietly(c.tcp)
 		s.dismiss(c)
 		return
 	}
