@@ -69,7 +69,7 @@ func (ProxyVersion) Values() []ProxyVersion {
 	return []ProxyVersion{ProxyVersionV1, ProxyVersionV2}
 }
 
-// ProxyAcceptance is what Forward.acceptProxyProtocol may be.
+// ProxyAcceptance is what Forward.acceptProxyProtocol, EdgeListener.acceptProxyProtocol may be.
 type ProxyAcceptance string
 
 // The values of ProxyAcceptance.
@@ -349,11 +349,13 @@ type ListenerProtocol string
 // The values of ListenerProtocol.
 const (
 	ListenerProtocolHTTP ListenerProtocol = "http"
+	ListenerProtocolTCP  ListenerProtocol = "tcp"
+	ListenerProtocolUDP  ListenerProtocol = "udp"
 )
 
 // Values returns every ListenerProtocol in the order of the schema.
 func (ListenerProtocol) Values() []ListenerProtocol {
-	return []ListenerProtocol{ListenerProtocolHTTP}
+	return []ListenerProtocol{ListenerProtocolHTTP, ListenerProtocolTCP, ListenerProtocolUDP}
 }
 
 // App is the document a user writes: the App spec.
@@ -454,7 +456,7 @@ func (x *Port) SetDefaults() {
 	}
 }
 
-// Forward is what stands in Port.forward, RouterPort.forward, EdgeStream.forward.
+// Forward is what stands in Port.forward, RouterPort.forward, EdgeListener.forward, EdgeStream.forward.
 // How the edge passes on TCP connections and UDP datagrams.
 type Forward struct {
 	ServerNames           []string        `json:"serverNames,omitempty"`           // TLS, passed through: connections that ask for one of these names; others may share the port
@@ -1227,7 +1229,7 @@ type JoinRecord struct {
 // EdgeFile is what stands in no field yet.
 // The file of `vortex edge --config`.
 type EdgeFile struct {
-	Listeners       []EdgeListener `json:"listeners,omitempty"` // for HTTP
+	Listeners       []EdgeListener `json:"listeners,omitempty"`
 	Routes          []EdgeRoute    `json:"routes,omitempty"`
 	Pools           []EdgePool     `json:"pools,omitempty"`
 	Streams         []EdgeStream   `json:"streams,omitempty"`
@@ -1236,7 +1238,8 @@ type EdgeFile struct {
 	AccessLog       string         `json:"accessLog,omitempty"`       // file that gets a line of JSON for each request; - is standard output; read at the start
 	Zone            string         `json:"zone,omitempty"`            // where this edge runs, for pools that prefer backends of their zone; read at the start
 	SessionKey      string         `json:"sessionKey,omitempty"`      // makes the cookies of sticky sessions: a secret, the same on every edge; absent: new at every start
-	ShutdownSeconds *float64       `json:"shutdownSeconds,omitempty"` // requests in flight may take this long once the edge is to end; default 30; read at the start
+	ShutdownSeconds *float64       `json:"shutdownSeconds,omitempty"` // requests in flight may take this long once the edge is to end; default 30
+	Limits          *EdgeLimits    `json:"limits,omitempty"`          // what clients of HTTP may do
 }
 
 // SetDefaults gives every field that is absent and has a default in the schema that value,
@@ -1256,13 +1259,27 @@ func (x *EdgeFile) SetDefaults() {
 	}
 }
 
+// EdgeLimits is what stands in EdgeFile.limits.
+// What clients of HTTP may do at an edge, besides what its routes say.
+type EdgeLimits struct {
+	ClientConnections  *uint32  `json:"clientConnections,omitempty"`  // that one address may have open, trusted proxies aside; default 10000, 0 is any number
+	ConnectionRequests *uint32  `json:"connectionRequests,omitempty"` // on one connection; default 0, which is any number
+	MinBodyRate        *uint32  `json:"minBodyRate,omitempty"`        // bytes per second that a request's body must come with on average; default 64, 0 is any rate
+	BodyGraceSeconds   *float64 `json:"bodyGraceSeconds,omitempty"`   // from its first bytes on a body may be slower; default 10
+}
+
 // EdgeListener is what stands in EdgeFile.listeners.
 // An address the edge accepts connections on.
 type EdgeListener struct {
-	Name     string           `json:"name"`
-	Address  string           `json:"address"` // IP:port; :port is every address of the machine
-	Protocol ListenerProtocol `json:"protocol,omitempty"`
-	Trusted  []string         `json:"trusted,omitempty"` // addresses or prefixes of proxies before the edge, whose X-Forwarded-For is believed
+	Name                string           `json:"name"`
+	Address             string           `json:"address"` // IP:port; :port is every address of the machine; for tcp and udp also a range such as :7000-7010
+	Protocol            ListenerProtocol `json:"protocol,omitempty"`
+	Trusted             []string         `json:"trusted,omitempty"`             // addresses or prefixes of proxies before the edge, whose X-Forwarded-For and PROXY protocol are believed
+	AcceptProxyProtocol ProxyAcceptance  `json:"acceptProxyProtocol,omitempty"` // http: whether these may, or must, begin with a header of the PROXY protocol; absent: not
+	Pool                string           `json:"pool,omitempty"`                // tcp and udp: the name of the pool that it is passed on to …
+	Backends            []EdgeBackend    `json:"backends,omitempty"`            // … or these, which are a pool of the listener's own
+	SamePort            *bool            `json:"samePort,omitempty"`            // … each port of the range leads to one of its own, as in streams
+	Forward             *Forward         `json:"forward,omitempty"`             // … and how
 }
 
 // SetDefaults gives every field that is absent and has a default in the schema that value,
@@ -1295,7 +1312,7 @@ func (x *EdgeRoute) SetDefaults() {
 }
 
 // EdgeStream is what stands in EdgeFile.streams.
-// A port of TCP or UDP, or a range of them, and the pool that it is passed on to.
+// A port of TCP or UDP, or a range of them, and the pool that it is passed on to: another way to write such a listener.
 type EdgeStream struct {
 	Name     string        `json:"name"`
 	Listen   string        `json:"listen"` // IP:port, :port, or a range such as :7000-7010
@@ -1347,7 +1364,7 @@ func (x *EdgePool) SetDefaults() {
 	}
 }
 
-// EdgeBackend is what stands in EdgeRoute.backends, EdgeStream.backends, EdgePool.backends.
+// EdgeBackend is what stands in EdgeListener.backends, EdgeRoute.backends, EdgeStream.backends, EdgePool.backends.
 type EdgeBackend struct {
 	Address string  `json:"address"`          // IP:port or name:port; each address of a name is a backend
 	Weight  *uint32 `json:"weight,omitempty"` // its share beside the others'; default 1, 0 is none

@@ -64,6 +64,12 @@ type Config struct {
 	DockerHost string
 	// EdgeTrusted are the proxies before the edge that are believed: addresses and prefixes, between commas.
 	EdgeTrusted string
+	// EdgeAcceptProxy is whether these may begin HTTP connections with the PROXY protocol: off, optional or required.
+	EdgeAcceptProxy string
+	// MaxClientConns bounds the HTTP connections of one client address, MaxConnRequests the requests on one connection, MinBodyRate is how many bytes
+	// per second a request's body must come with after BodyGrace. 0 bounds nothing.
+	MaxClientConns, MaxConnRequests, MinBodyRate uint32
+	BodyGrace                                    time.Duration
 	// AccessLog is the file of the edge's access log, AccessLogPercent the share of the answers below 500 in it.
 	AccessLog        string
 	AccessLogPercent uint32
@@ -93,6 +99,7 @@ func Default() Config {
 		MaxKeyBytes: 1024, MaxValueBytes: 3 << 19, MaxTxnOps: 10_000, MaxAnswer: 64 << 20, MaxStreams: 10_000, MaxConnections: 10_000,
 		TLSClientAuth: "optional", KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
 		BackupEvery: time.Hour, BackupKeep: 24, AccessLogPercent: 100,
+		EdgeAcceptProxy: "off", MaxClientConns: 10_000, MinBodyRate: 64, BodyGrace: 10 * time.Second,
 		Settings: settings.Default(),
 	}
 }
@@ -131,6 +138,7 @@ func (c *Config) Validate() error {
 	}{
 		{"kind.anonymous", c.KindAnonymous, []string{"full", "limited", "off"}},
 		{"tls.client_auth", c.TLSClientAuth, []string{"optional", "required"}},
+		{"edge.accept_proxy_protocol", c.EdgeAcceptProxy, []string{"off", "optional", "required"}},
 		{"agent.runtime", c.Runtime, []string{"auto", "oci", "docker", "process", "sim"}},
 		{"log.format", c.LogFormat, []string{"text", "json"}},
 		{"log.level", c.LogLevel, []string{"debug", "info", "warn", "error"}},
@@ -181,8 +189,12 @@ func (c *Config) storeProblems() (problems []error) {
 }
 
 func (c *Config) addressProblems() (problems []error) {
-	if _, err := c.TrustedPrefixes(); err != nil {
+	switch trusted, err := c.TrustedPrefixes(); {
+	case err != nil:
 		problems = append(problems, err)
+	case len(trusted) == 0 && c.EdgeAcceptProxy != "off":
+		problems = append(problems, vortex.Errorf(vortex.Invalid,
+			"edge.accept_proxy_protocol: nobody is believed without edge.trusted, the addresses of the proxies before the edge; set it too"))
 	}
 	for _, addr := range []struct{ key, value string }{
 		{"api.listen", c.API},
@@ -250,7 +262,7 @@ func (c *Config) limitProblems() (problems []error) {
 	for _, d := range []struct {
 		key   string
 		value time.Duration
-	}{{"settings.scale_up_grace_period", s.UpGrace}, {"settings.scale_down_cooldown", s.DownCooldown}, {"store.history_age", s.HistoryAge}} {
+	}{{"settings.scale_up_grace_period", s.UpGrace}, {"settings.scale_down_cooldown", s.DownCooldown}, {"store.history_age", s.HistoryAge}, {"edge.body_grace", c.BodyGrace}} {
 		if d.value < 0 {
 			add("%s: expected a duration such as 5s, got %s", d.key, d.value)
 		}

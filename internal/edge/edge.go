@@ -85,7 +85,8 @@ type Config struct {
 	Linger          time.Duration // a pool that was taken away still answers this long who was on the way to it; 0 is not at all
 	MetricsInterval time.Duration // between an app's metrics records
 
-	HTTP http1.Config // timeouts and limits of the engine; what is named above is set by New
+	ClientLimits ClientLimits // what clients of HTTP may do; SetClientLimits changes it
+	HTTP         http1.Config // timeouts and limits of the engine; what is named above is set by New
 }
 
 // Validate returns everything that is wrong with the configuration.
@@ -163,6 +164,7 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 		},
 	})
 	h := c.HTTP
+	h.Limits = c.ClientLimits
 	h.Table, h.Meters, h.Limit, h.Metrics, h.Log, h.Trusted = e.table, e.meters, e.clients, c.Metrics, c.Log, c.Trusted
 	h.Access, h.HoldTimeout = c.Access, c.HoldTimeout
 	e.server = http1.New(h)
@@ -188,9 +190,6 @@ func signal(ch chan struct{}) {
 	default:
 	}
 }
-
-// SetClientLimits changes what clients of HTTP may do, for every request and connection from now on.
-func (e *Edge) SetClientLimits(l http1.Limits) { e.server.SetLimits(l) }
 
 // SetLimit changes the rate limit for every request from now on.
 func (e *Edge) SetLimit(c limit.Config) { e.clients.Set(c) }

@@ -192,7 +192,7 @@ func TestTwoEdgesHoldALimitTogether(t *testing.T) {
 
 func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 	t.Parallel()
-	h := start(t, func(c *edge.Config) { c.HTTP = http1.Config{Limits: http1.Limits{MaxClientConns: 3}} })
+	h := start(t, func(c *edge.Config) { c.ClientLimits.MaxClientConns = 3 })
 	h.apply(t, router("web", newBackend(t, "w", named("w"))))
 	var open []*net.TCPConn
 	for range 3 {
@@ -216,7 +216,7 @@ func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 
 func TestRequestsOfOneConnectionAreBounded(t *testing.T) {
 	t.Parallel()
-	h := start(t, func(c *edge.Config) { c.HTTP = http1.Config{Limits: http1.Limits{MaxRequests: 3}} })
+	h := start(t, func(c *edge.Config) { c.ClientLimits.MaxRequests = 3 })
 	h.apply(t, router("web", newBackend(t, "w", named("w"))))
 	conn := h.dial(t)
 	r := bufio.NewReader(conn)
@@ -241,7 +241,7 @@ func TestRequestsOfOneConnectionAreBounded(t *testing.T) {
 func TestTrickledBodiesAreCut(t *testing.T) {
 	t.Parallel()
 	h := start(t, func(c *edge.Config) {
-		c.HTTP = http1.Config{Limits: http1.Limits{MinBodyRate: 1000, BodyGrace: 200 * time.Millisecond}}
+		c.ClientLimits = edge.ClientLimits{MinBodyRate: 1000, BodyGrace: 200 * time.Millisecond}
 	})
 	h.apply(t, router("web", newBackend(t, "w", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/talk" {

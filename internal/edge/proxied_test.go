@@ -142,7 +142,7 @@ func TestLimitsAreThoseOfTheClientBehindTheProxy(t *testing.T) {
 	t.Parallel()
 	h := behindProxies(t, vortex.ProxyAcceptanceOptional, func(c *edge.Config) {
 		c.Limit = limit.Config{Limit: 2, Window: time.Hour}
-		c.HTTP.Limits.MaxClientConns = 1
+		c.ClientLimits.MaxClientConns = 1
 	})
 	const get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 	ask := func(client string) int {

@@ -12,6 +12,7 @@ import (
 	"vortex"
 	"vortex/client"
 	"vortex/internal/api/kindrpc"
+	"vortex/internal/edge"
 	"vortex/internal/edge/accesslog"
 	"vortex/internal/settings"
 )
@@ -48,7 +49,10 @@ type Config struct {
 	Runtime string
 	// Trusted are the proxies before the edge whose X-Forwarded-For and PROXY protocol are believed.
 	Trusted []netip.Prefix
-
+	// AcceptProxy is whether these may, or must, begin HTTP connections with a header of the PROXY protocol; "" is not.
+	AcceptProxy vortex.ProxyAcceptance
+	// ClientLimits are what clients of the edge may do; zero values are its defaults.
+	ClientLimits edge.ClientLimits
 	// AccessLog is where the edge writes a line for each request; without a path nowhere.
 	AccessLog accesslog.Config
 	// NoAgent and NoEdge leave these parts out.

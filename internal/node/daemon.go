@@ -12,6 +12,7 @@ import (
 	"vortex/client"
 	"vortex/internal/api/kindrpc"
 	"vortex/internal/config"
+	"vortex/internal/edge"
 	"vortex/internal/edge/accesslog"
 )
 
@@ -48,9 +49,10 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 		MaxKeyBytes: int(cfg.MaxKeyBytes), MaxValueBytes: int(cfg.MaxValueBytes), MaxConnections: int(cfg.MaxConnections),
 		Backups: Backups{Dir: cfg.BackupDir, Every: cfg.BackupEvery, Keep: int(cfg.BackupKeep), Ship: !cfg.NoBackupLog},
 		Runtime: cfg.Runtime, DockerHost: cfg.DockerHost,
-		Trusted:   trusted,
-		AccessLog: accesslog.Config{Path: cfg.AccessLog, Sample: share(cfg.AccessLogPercent)},
-		NoAgent:   cfg.NoAgent, NoEdge: cfg.NoEdge, Remove: cfg.Rm,
+		Trusted: trusted, AcceptProxy: edge.AcceptanceOf(cfg.EdgeAcceptProxy),
+		ClientLimits: edge.ClientLimitsOf(cfg.MaxClientConns, cfg.MaxConnRequests, cfg.MinBodyRate, cfg.BodyGrace),
+		AccessLog:    accesslog.Config{Path: cfg.AccessLog, Sample: share(cfg.AccessLogPercent)},
+		NoAgent:      cfg.NoAgent, NoEdge: cfg.NoEdge, Remove: cfg.Rm,
 		Settings: cfg.Settings, Version: d.Version, Commit: d.Commit, Log: log,
 		Ready: func(a Addresses) {
 			run := client.RunFile{

@@ -260,7 +260,7 @@ func (n *Node) startEdge(ctx context.Context) error {
 		Limit:   limit.Config{Limit: n.cfg.Settings.RateLimit, Window: n.cfg.Settings.RateWindow},
 		Metrics: n.metrics(), Log: n.component("edge"), Contested: n.contested, Quotas: quotas{n.store}, Away: n.store.Stale,
 		Trusted: n.cfg.Trusted, PortHost: hostOf(n.cfg.Edge), PortFailed: n.portFailed, PortContested: n.portContested,
-		Access: access,
+		Access: access, AcceptProxy: n.cfg.AcceptProxy, ClientLimits: n.cfg.ClientLimits,
 	}, routers{n.store}, publisher{n.store})
 	n.registry.MustRegister(n.edge.Collector())
 	n.parts.start("edge", n.edge.Run)

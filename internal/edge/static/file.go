@@ -1,6 +1,7 @@
 package static
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"vortex"
+	"vortex/internal/edge"
 	"vortex/internal/kind/ksl"
 	"vortex/internal/spec"
 )
@@ -102,6 +104,20 @@ func (f *File) sessionKey(own []byte) []byte {
 // shutdownTimeout is how long requests in flight may take at the end.
 func (f *File) shutdownTimeout() time.Duration { return orSeconds(f.ShutdownSeconds, defaultShutdown) }
 
+// clientLimits are what clients of HTTP may do.
+func (f *File) clientLimits() edge.ClientLimits {
+	l := cmp.Or(f.Limits, &vortex.EdgeLimits{})
+	return edge.ClientLimitsOf(orNumber(l.ClientConnections, edge.DefaultClientConnections), orNumber(l.ConnectionRequests, 0),
+		orNumber(l.MinBodyRate, edge.DefaultMinBodyRate), orSeconds(l.BodyGraceSeconds, edge.DefaultBodyGrace))
+}
+
+func orNumber(n *uint32, otherwise uint32) uint32 {
+	if n == nil {
+		return otherwise
+	}
+	return *n
+}
+
 func orSeconds(s *float64, otherwise time.Duration) time.Duration {
 	if s == nil {
 		return otherwise
@@ -116,6 +132,9 @@ func (f *File) BackendCount() (n int) {
 	}
 	for i := range f.Routes {
 		n += len(f.Routes[i].Backends)
+	}
+	for _, s := range f.streams() {
+		n += len(s.Backends)
 	}
 	return n
 }
@@ -159,15 +178,21 @@ func (f *File) checkGlobals() {
 	} else if network == "unix" && address == "" {
 		f.add("admin", `expected a path after unix:, as in "unix:/run/edge.sock"`)
 	}
-	const day = 86400
-	if s := f.ResolveSeconds; s != nil && !(*s >= 0.1 && *s <= day) {
-		f.add("resolveSeconds", "expected a number from 0.1 to %d (a day), got %v", day, *s)
+	f.checkSeconds("resolveSeconds", f.ResolveSeconds, 0.1)
+	f.checkSeconds("shutdownSeconds", f.ShutdownSeconds, 0)
+	if f.Limits != nil {
+		f.checkSeconds("limits.bodyGraceSeconds", f.Limits.BodyGraceSeconds, 0)
 	}
 	if n := len(f.SessionKey); n > 0 && n < leastKey {
 		f.add("sessionKey", "expected at least %d characters that nobody can guess, got %d; make them with: openssl rand -hex 16", leastKey, n)
 	}
-	if s := f.ShutdownSeconds; s != nil && !(*s >= 0 && *s <= day) {
-		f.add("shutdownSeconds", "expected a number from 0 to %d (a day), got %v", day, *s)
+}
+
+// checkSeconds checks a time that may be absent.
+func (f *File) checkSeconds(at string, s *float64, least float64) {
+	const day = 86400
+	if s != nil && !(*s >= least && *s <= day) {
+		f.add(at, "expected a number from %v to %d (a day), got %v", least, day, *s)
 	}
 }
 
@@ -209,19 +234,42 @@ func (f *File) checkListeners() {
 		f.add("listeners", `expected at least one, as in {name: web, address: ":8080"}`)
 	}
 	names, addresses := map[string]int{}, map[string]int{}
-	for i, l := range f.Listeners {
-		at := item("listeners", i)
+	for i := range f.Listeners {
+		l, at := &f.Listeners[i], item("listeners", i)
 		f.checkName(at, l.Name, names, i)
+		f.checkTrusted(at, l.Trusted)
+		if isStream(l) { // checkStreams does the rest
+			if l.AcceptProxyProtocol != "" {
+				f.add(at+".acceptProxyProtocol", "for %s it belongs under forward; write forward: {acceptProxyProtocol: %s}", l.Protocol, l.AcceptProxyProtocol)
+			}
+			continue
+		}
 		f.checkAddress(at+".address", l.Address, `an address such as ":8080" or "127.0.0.1:8080"`)
 		if first, taken := addresses[l.Address]; taken {
 			f.add(at+".address", "%s is the address of listeners[%d] already", l.Address, first)
 		} else {
 			addresses[l.Address] = i
 		}
-		for j, text := range l.Trusted {
-			if _, err := parsePrefix(text); err != nil {
-				f.add(item(at+".trusted", j), `expected an address or a prefix such as "10.0.0.0/8", got %q`, text)
-			}
+		f.checkHTTP(at, l)
+	}
+}
+
+// checkHTTP refuses what makes no sense for HTTP.
+func (f *File) checkHTTP(at string, l *vortex.EdgeListener) {
+	for _, name := range []string{"pool", "backends", "samePort", "forward"} {
+		if _, ok := fields(l)[name]; ok {
+			f.add(at+"."+name, "an http listener is passed on by routes, which name pools; leave %s out, or write protocol: tcp or udp", name)
+		}
+	}
+	if l.AcceptProxyProtocol != "" && len(l.Trusted) == 0 {
+		f.add(at+".acceptProxyProtocol", "nobody is believed without trusted, the addresses of the proxies before the edge; write them too")
+	}
+}
+
+func (f *File) checkTrusted(at string, trusted []string) {
+	for j, text := range trusted {
+		if _, err := parsePrefix(text); err != nil {
+			f.add(item(at+".trusted", j), `expected an address or a prefix such as "10.0.0.0/8", got %q`, text)
 		}
 	}
 }
@@ -327,7 +375,9 @@ func (f *File) checkRoutes() {
 		}
 		f.checkTarget(at, r)
 		for j, name := range r.Listeners {
-			if !slices.ContainsFunc(f.Listeners, func(l vortex.EdgeListener) bool { return l.Name == name }) {
+			if slices.ContainsFunc(f.Listeners, func(l vortex.EdgeListener) bool { return l.Name == name && isStream(&l) }) {
+				f.add(item(at+".listeners", j), "the listener %q is no http listener: what comes there goes to the pool that it names, past all routes", name)
+			} else if !slices.ContainsFunc(f.Listeners, func(l vortex.EdgeListener) bool { return l.Name == name }) {
 				f.add(item(at+".listeners", j), "there is no listener %q%s", name, f.known(name, f.listenerNames()))
 			}
 		}
@@ -381,8 +431,10 @@ func (f *File) checkTarget(at string, r *vortex.EdgeRoute) {
 }
 
 func (f *File) listenerNames() (names []string) {
-	for _, l := range f.Listeners {
-		names = append(names, l.Name)
+	for i := range f.Listeners {
+		if l := &f.Listeners[i]; !isStream(l) {
+			names = append(names, l.Name)
+		}
 	}
 	return names
 }

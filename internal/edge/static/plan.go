@@ -61,8 +61,12 @@ type plan struct {
 func (f *File) plan(addresses func(name string) []netip.Addr, key []byte) (plan, error) {
 	p := plan{routers: edge.RouterUpdate{Reset: true}}
 	byName := map[string]string{}
-	for _, l := range f.Listeners {
-		out := edge.Listener{Name: l.Address, Address: l.Address}
+	for i := range f.Listeners {
+		l := &f.Listeners[i]
+		if isStream(l) {
+			continue
+		}
+		out := edge.Listener{Name: l.Address, Address: l.Address, AcceptProxy: l.AcceptProxyProtocol}
 		for _, text := range l.Trusted {
 			prefix, err := parsePrefix(text)
 			if err != nil {
@@ -98,8 +102,8 @@ func (f *File) plan(addresses func(name string) []netip.Addr, key []byte) (plan,
 		}
 		p.routers.Changes = append(p.routers.Changes, change)
 	}
-	for i := range f.Streams {
-		p.routers.Changes = append(p.routers.Changes, f.stream(&f.Streams[i], addresses))
+	for _, s := range f.streams() {
+		p.routers.Changes = append(p.routers.Changes, f.stream(&s.EdgeStream, addresses))
 	}
 	return p, nil
 }

@@ -57,8 +57,8 @@ func namesOf(f *File) []string {
 	for i := range f.Routes {
 		add(f.Routes[i].Backends)
 	}
-	for i := range f.Streams {
-		add(f.Streams[i].Backends)
+	for _, s := range f.streams() {
+		add(s.Backends)
 	}
 	slices.Sort(list)
 	return slices.Compact(list)

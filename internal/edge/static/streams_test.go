@@ -55,6 +55,36 @@ func TestStreamsComeAndGoWithTheFile(t *testing.T) {
 	awaitHearing(t, first, "")
 }
 
+func TestListenersOfTCPAreStreams(t *testing.T) {
+	backend := greeter(t)
+	tcp, udp := freeAddress(t), freeAddress(t)
+	file := func(more string) string {
+		return fmt.Sprintf(`
+listeners:
+  - {name: web, address: "127.0.0.1:0"}
+  - {name: db, address: %q, protocol: tcp, pool: p}
+%s
+routes: [{name: site, pool: p}]
+pools: [{name: p, backends: [{address: %q}]}]
+`, tcp, more, backend)
+	}
+	w := start(t, Config{}, file(fmt.Sprintf("  - {name: dns, address: %q, protocol: udp, backends: [{address: %q}]}", udp, backend)))
+	awaitHearing(t, tcp, "hello")
+	w.await(t, "both ports", func(State) bool {
+		open := map[string]bool{}
+		for _, p := range w.Edge().Ports() {
+			open[p.Protocol.String()+" "+p.App] = p.Open
+		}
+		return len(open) == 2 && open["tcp db"] && open["udp dns"]
+	})
+	if addrs := w.Edge().Addrs(); len(addrs) != 1 {
+		t.Errorf("the edge listens for HTTP on %v", addrs)
+	}
+	w.write(t, file(""))
+	w.await(t, "the port of UDP to go", func(State) bool { return len(w.Edge().Ports()) == 1 })
+	awaitHearing(t, tcp, "hello")
+}
+
 // freeAddress is one that nobody listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
