@@ -56,7 +56,7 @@ const clientRule = "*"
 type Config struct {
 	ID      string // names this edge in vortex:edge:<id> and vortex:metrics:<app>:<id>; required
 	Node    string // the node it runs on
-	Zone    string // the node's; "" prefers no backends
+	Zone    string // the node's; "" prefers no backends; SetZone changes it
 	Address string // where it is reached, for people
 
 	Listen    []string       // addresses for HTTP; none is DefaultListen, unless SetListeners was called before Run
@@ -81,7 +81,7 @@ type Config struct {
 
 	HoldTimeout     time.Duration // a request waits this long for a backend; 0 is http1.DefaultHoldTimeout, negative not at all
 	MaxHeld         int           // requests of one app that wait for a backend; 0 is pool.DefaultMaxHeld
-	ShutdownTimeout time.Duration // requests in flight may take this long once Run is to end
+	ShutdownTimeout time.Duration // requests in flight may take this long once Run is to end; SetShutdownTimeout changes it
 	Linger          time.Duration // a pool that was taken away still answers this long who was on the way to it; 0 is not at all
 	MetricsInterval time.Duration // between an app's metrics records
 
@@ -119,6 +119,7 @@ type Edge struct {
 	ports   *l4.Server
 	taking  sync.Mutex // held while an update is taken in
 
+	patience  atomic.Int64 // how long requests in flight may take at the end
 	synced    atomic.Bool
 	advanced  atomic.Bool   // routers changed since the metrics' last round
 	drained   chan struct{} // one slot: what EdgeRecord says may have changed
@@ -149,6 +150,7 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 		checks: make(chan struct{}, 1), prober: probe.New(probe.Config{Log: c.Log}),
 		published: map[string]published{},
 	}
+	e.SetShutdownTimeout(c.ShutdownTimeout)
 	e.clients = e.limiter.Rule(clientRule, c.Limit)
 	e.table = route.NewTable(route.Config{
 		Limiter: e.limiter,
@@ -190,6 +192,12 @@ func signal(ch chan struct{}) {
 	default:
 	}
 }
+
+// SetShutdownTimeout changes how long requests in flight may take once Run is to end.
+func (e *Edge) SetShutdownTimeout(d time.Duration) { e.patience.Store(int64(d)) }
+
+// SetZone changes where the edge is, for pools that prefer backends of their zone.
+func (e *Edge) SetZone(zone string) { e.table.SetZone(zone) }
 
 // SetLimit changes the rate limit for every request from now on.
 func (e *Edge) SetLimit(c limit.Config) { e.clients.Set(c) }
@@ -238,7 +246,7 @@ func (e *Edge) Run(ctx context.Context) error {
 
 // shutdown waits for requests in flight after ctx has ended.
 func (e *Edge) shutdown(ctx context.Context) {
-	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.config.ShutdownTimeout)
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(e.patience.Load()))
 	defer cancel()
 	var both sync.WaitGroup
 	both.Go(func() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,15 +40,15 @@ func (d Daemon) CheckEdge(ctx context.Context, path string) (client.EdgeSummary,
 // RunEdge runs an edge alone until ctx ends, leaves a run file, and calls ready once it serves.
 func (d Daemon) RunEdge(ctx context.Context, path string, cfg config.Config, ready func(client.Edge)) error {
 	log := d.logger(cfg)
-	s, err := static.New(static.Config{File: path, Log: log.With("component", "edge")})
+	a := &alone{version: d.Version, started: time.Now().UTC(), log: log}
+	a.admin = admin{file: path, dir: d.RuntimeDir, started: a.started, log: log, failed: make(chan error, 1)}
+	s, err := static.New(static.Config{File: path, Log: log.With("component", "edge"), Prepare: a.admin.prepare})
 	if err != nil {
 		return err
 	}
-	a := alone{static: s, version: d.Version, started: time.Now().UTC(), log: log}
-	admin, err := a.listen(ctx)
-	if err != nil {
-		return err
-	}
+	a.static = s
+	a.admin.handler = a.handler()
+	defer a.admin.close()
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	var loops sync.WaitGroup
@@ -59,15 +57,13 @@ func (d Daemon) RunEdge(ctx context.Context, path string, cfg config.Config, rea
 	if d.Hangup != nil {
 		loops.Go(func() { a.reload(ctx, d.Hangup()) })
 	}
-	if admin != nil {
-		remove := a.leaveRunFile(ctx, admin, d.RuntimeDir)
-		defer remove()
-		loops.Go(func() {
-			if err := a.serve(ctx, admin); err != nil {
-				end(err)
-			}
-		})
-	}
+	loops.Go(func() {
+		select {
+		case err := <-a.admin.failed:
+			end(err)
+		case <-ctx.Done():
+		}
+	})
 	loops.Go(func() {
 		if s.Ready(ctx) {
 			ready(a.status())
@@ -87,6 +83,7 @@ func cause(ctx context.Context) error {
 // alone is what an edge that runs alone shows of itself.
 type alone struct {
 	static  *static.Static
+	admin   admin
 	version string
 	started time.Time
 	log     *slog.Logger
@@ -102,71 +99,6 @@ func (a *alone) reload(ctx context.Context, signals <-chan os.Signal) {
 			a.static.Reload()
 		}
 	}
-}
-
-// listen opens the admin address; nil is none.
-func (a *alone) listen(ctx context.Context) (net.Listener, error) {
-	network, address := a.static.File().AdminAddress()
-	if network == "" {
-		return nil, nil //nolint:nilnil // off is no error
-	}
-	if network == "unix" {
-		removeStale(address)
-	}
-	ln, err := (&net.ListenConfig{}).Listen(ctx, network, address)
-	if err != nil {
-		return nil, vortex.Errorf(vortex.Unavailable, "status and metrics cannot be answered on %s; is it taken? choose another address with admin: in %s: %w",
-			address, a.static.State().File, err)
-	}
-	if unix, ok := ln.(*net.UnixListener); ok {
-		unix.SetUnlinkOnClose(true)
-		if err := os.Chmod(address, 0o600); err != nil {
-			return nil, errors.Join(vortex.Errorf(vortex.Unavailable, "the permissions of %s cannot be set: %w", address, err), ln.Close())
-		}
-		return ln, nil
-	}
-	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
-		a.log.WarnContext(ctx, "Anybody who reaches the admin address sees status and metrics", "address", ln.Addr().String())
-	}
-	return ln, nil
-}
-
-// removeStale removes a socket that nobody listens on any more.
-func removeStale(path string) {
-	conn, err := net.Dial("unix", path) //nolint:noctx // it answers at once or not at all
-	switch {
-	case err == nil:
-		_ = conn.Close()
-	case errors.Is(err, syscall.ECONNREFUSED):
-		if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket != 0 {
-			_ = os.Remove(path)
-		}
-	}
-}
-
-// leaveRunFile lets the commands on this machine find the edge.
-func (a *alone) leaveRunFile(ctx context.Context, admin net.Listener, dir string) (remove func()) {
-	run := client.RunFile{API: admin.Addr().String(), PID: os.Getpid(), StartedAt: a.started}
-	if admin.Addr().Network() == "unix" {
-		run.API = "unix:" + run.API
-	}
-	remove, err := client.WriteRunFile(run, client.EdgeRuntimeDir(dir))
-	if err != nil {
-		a.log.WarnContext(ctx, "Commands on this machine will not find this edge by themselves", "err", err)
-		return func() {}
-	}
-	return remove
-}
-
-// serve answers on the admin address until ctx ends.
-func (a *alone) serve(ctx context.Context, ln net.Listener) error {
-	srv := &http.Server{Handler: a.handler(), ReadHeaderTimeout: headerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }
 
 // handler is the admin interface. It only shows.
@@ -220,11 +152,11 @@ func (a *alone) status() client.Edge {
 	out.ID, out.Alone, out.Version, out.StartedAt, out.Live = hostname(), true, a.version, &a.started, true
 	names := map[string]string{}
 	addrs := a.static.Edge().Addrs()
-	for i, l := range file.Listeners {
+	for _, l := range file.Listeners {
 		names[l.Address] = l.Name
 		shown := client.EdgeListener{Name: l.Name, Address: l.Address, Protocol: string(l.Protocol)}
-		if i < len(addrs) {
-			shown.Address = addrs[i].String()
+		if l.Protocol == vortex.ListenerProtocolHTTP && len(addrs) > 0 {
+			shown.Address, addrs = addrs[0].String(), addrs[1:]
 		}
 		out.Listeners = append(out.Listeners, shown)
 	}

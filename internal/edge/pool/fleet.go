@@ -232,6 +232,21 @@ func (f *Fleet) Rebalance() (again bool) {
 	return len(f.shifting) > 0
 }
 
+// SetZone changes where the edge is, and the plans of these pools with it.
+func (f *Fleet) SetZone(zone string, pools []*Pool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if zone == f.config.Zone {
+		return
+	}
+	f.config.Zone = zone
+	for _, p := range pools {
+		next := *p.members.Load()
+		f.plan(p, &next)
+		p.members.Store(&next)
+	}
+}
+
 // identity is what makes an endpoint a backend of its own: everything but its weight.
 func (e Endpoint) identity() Endpoint {
 	e.Weight = 0

@@ -450,6 +450,9 @@ func (t *Table) unlistPresent(busy []string) []string {
 // Rebalance takes in what time changes about the shares of backends, and reports whether it is to be called again in a moment.
 func (t *Table) Rebalance() (again bool) { return t.fleet.Rebalance() }
 
+// SetZone changes where the edge is.
+func (t *Table) SetZone(zone string) { t.fleet.SetZone(zone, t.Pools()) }
+
 // Sweep closes the connections that were idle for longer than age.
 func (t *Table) Sweep(now int64, age time.Duration) {
 	for _, p := range t.Pools() {

@@ -22,6 +22,9 @@ type Config struct {
 	Edge     edge.Config // what the file does not say; ID, listeners and Linger are set by New
 	Resolver Resolver    // nil is net.DefaultResolver
 	Log      *slog.Logger
+	// Prepare is called before a file is put into force, with what is not this package's, and may refuse it. end is then called once, and told whether
+	// the file was taken in. nil takes everything.
+	Prepare func(ctx context.Context, f *File) (end func(taken bool), err error)
 }
 
 // linger is how long requests that were on the way to a pool which the new file does not have any more are still answered by it.
@@ -33,6 +36,9 @@ type Static struct {
 	log    *slog.Logger
 	edge   *edge.Edge
 	names  *names
+
+	accessLog string // where it is written, as the first file said
+
 	key    []byte        // of sticky sessions' cookies, when the file has none
 	reload chan struct{} // one slot
 	ready  chan struct{} // closed when the first file is in force
@@ -67,12 +73,12 @@ func New(c Config) (*Static, error) {
 	s := &Static{
 		config: c, log: c.Log, file: file, reload: make(chan struct{}, 1), ready: make(chan struct{}), key: make([]byte, keySize),
 		names: &names{resolver: c.Resolver, log: c.Log, known: map[string][]netip.Addr{}, failing: map[string]bool{}},
-		state: State{File: c.File},
+		state: State{File: c.File}, accessLog: file.AccessLog,
 	}
 	_, _ = rand.Read(s.key) // never fails
 	e := c.Edge
 	e.ID, e.Linger, e.Log = "alone", linger, c.Log
-	e.ShutdownTimeout, e.Zone = file.shutdownTimeout(), file.Zone
+	e.ShutdownTimeout, e.Zone, e.ClientLimits = file.shutdownTimeout(), file.Zone, file.clientLimits()
 	e.HTTP.Hint, e.HTTP.Why = "To see what is answered here: vortex edge routes", "vortex edge backends"
 	if file.AccessLog != "" {
 		if e.Access, err = accesslog.Open(accesslog.Config{Path: file.AccessLog, Log: c.Log}); err != nil {
@@ -156,13 +162,22 @@ func (s *Static) take(ctx context.Context, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := s.edge.SetListeners(ctx, p.listeners); err != nil {
+	end, err := s.prepare(ctx, file)
+	if err != nil {
 		return err
 	}
+	if err := s.edge.SetListeners(ctx, p.listeners); err != nil {
+		end(false)
+		return err
+	}
+	s.edge.SetZone(file.Zone)
+	s.edge.SetShutdownTimeout(file.shutdownTimeout())
+	s.edge.SetClientLimits(file.clientLimits())
 	s.edge.Take(ctx, p.routers)
 	s.names.forget(list)
-	if file.Admin != s.file.Admin || file.Zone != s.file.Zone || file.shutdownTimeout() != s.file.shutdownTimeout() {
-		s.log.WarnContext(ctx, "Changes of admin, zone and shutdownSeconds take effect at the next start", "file", s.config.File)
+	end(true)
+	if file.AccessLog != s.accessLog {
+		s.log.WarnContext(ctx, "The change of accessLog takes effect at the next start; all else is in force", "file", s.config.File)
 	}
 	s.file = file
 	s.state.Reloads++
@@ -170,6 +185,14 @@ func (s *Static) take(ctx context.Context, data []byte) error {
 	s.log.InfoContext(ctx, "Configuration in force", "file", s.config.File,
 		"listeners", len(file.Listeners), "routes", len(file.Routes), "streams", len(file.Streams), "pools", len(file.Pools))
 	return nil
+}
+
+// prepare asks whoever else has to do with a file.
+func (s *Static) prepare(ctx context.Context, file *File) (end func(taken bool), err error) {
+	if s.config.Prepare == nil {
+		return func(bool) {}, nil
+	}
+	return s.config.Prepare(ctx, file)
 }
 
 // refuse remembers why a file is not in force.
@@ -182,32 +205,74 @@ func (s *Static) refuse(ctx context.Context, err error) {
 	s.log.ErrorContext(ctx, "Configuration refused, the last good one stays in force", "file", s.config.File, "since", loaded.Format(time.RFC3339), "err", err)
 }
 
-// follow takes in the file whenever it changes or Reload is called, until ctx ends. data is what is in force.
+// retryInterval is between two tries to put a file into force that was refused because an address was taken.
+const retryInterval = time.Second
+
+// follow takes in the file whenever it changes or Reload is called, and tries again what was refused for a reason that may pass, until ctx ends. data
+// is what is in force.
 func (s *Static) follow(ctx context.Context, data []byte) {
 	changed := watch(ctx, s.config.File, s.log)
+	retry := time.NewTimer(retryInterval)
+	retry.Stop()
 	for {
-		forced := false
+		why := changedFile
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
 		case <-s.reload:
-			forced = true
+			why = asked
+		case <-retry.C:
+			why = dueAgain
 		}
-		next, err := read(s.config.File)
-		if err == nil {
-			if bytes.Equal(next, data) && !forced {
-				continue
-			}
-			data = next
-			err = s.take(ctx, next)
-		} else if !forced && s.State().Error != nil && s.State().Error.Error() == err.Error() {
-			continue // told already
-		}
-		if err != nil && ctx.Err() == nil {
-			s.refuse(ctx, err)
+		retry.Stop()
+		var again bool
+		if data, again = s.look(ctx, why, data); again {
+			retry.Reset(retryInterval)
 		}
 	}
+}
+
+// look reads the file, and puts it into force if there is a reason to. It returns what the file holds, and reports whether it was refused for what may
+// pass. data is what it held before.
+func (s *Static) look(ctx context.Context, why reason, data []byte) (next []byte, again bool) {
+	next, err := read(s.config.File)
+	fresh := err == nil && !bytes.Equal(next, data)
+	switch {
+	case err != nil:
+		next = data
+	case !fresh && why == changedFile:
+		return data, mayPass(s.State().Error)
+	default:
+		err = s.take(ctx, next)
+	}
+	if err == nil || ctx.Err() != nil {
+		return next, false
+	}
+	if fresh || why == asked || !s.told(err) {
+		s.refuse(ctx, err)
+	}
+	return next, mayPass(err)
+}
+
+// reason is why a file is looked at.
+type reason uint8
+
+const (
+	changedFile reason = iota
+	asked
+	dueAgain
+)
+
+// mayPass reports whether a file was refused for what may change by itself: an address that is taken.
+func mayPass(err error) bool {
+	return vortex.IsKind(err, vortex.Precondition) || vortex.IsKind(err, vortex.Unavailable)
+}
+
+// told reports whether the last file was refused for the same reason.
+func (s *Static) told(err error) bool {
+	last := s.State().Error
+	return last != nil && last.Error() == err.Error()
 }
 
 // resolve looks the names of backends up again and again, until ctx ends.

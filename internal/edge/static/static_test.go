@@ -267,6 +267,56 @@ func TestTakenAddressIsRefusedWhole(t *testing.T) {
 	if got := w.get(t); got != "a" {
 		t.Errorf("answered %q: half of the file is in force", got)
 	}
+	if n := w.State().Refused; n != 1 {
+		t.Errorf("refused %d times", n)
+	}
+	taken.Close()
+	w.await(t, "the file to be tried again", func(s State) bool { return s.Error == nil })
+	if got := w.get(t); got != "b" {
+		t.Errorf("answered %q when the address was free", got)
+	}
+}
+
+func TestLimitsAndZoneFollowTheFile(t *testing.T) {
+	t.Parallel()
+	near, far := backend(t, "near"), backend(t, "far")
+	file := func(zone string, requests int) string {
+		return fmt.Sprintf(`
+listeners: [{name: web, address: "127.0.0.1:0"}]
+routes:
+  - name: site
+    zone: {prefer: true, enoughPercent: 1}
+    backends: [{address: "127.0.0.1:%d", zone: near}, {address: "127.0.0.1:%d", zone: far}]
+zone: %s
+shutdownSeconds: 20
+limits: {connectionRequests: %d, clientConnections: 0, minBodyRate: 0, bodyGraceSeconds: 1}
+`, near, far, zone, requests)
+	}
+	w := start(t, Config{}, file("near", 0))
+	ask := func() (body string, last bool) {
+		resp, err := http.Get("http://" + w.Edge().Addrs()[0].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text), resp.Close
+	}
+	for range 10 {
+		if body, last := ask(); body != "near" || last {
+			t.Fatalf("answered %q, last %v", body, last)
+		}
+	}
+	w.write(t, file("far", 1))
+	w.await(t, "the other zone", func(s State) bool { return s.Reloads == 2 })
+	for range 10 {
+		if body, last := ask(); body != "far" || !last {
+			t.Fatalf("answered %q, last %v", body, last)
+		}
+	}
 }
 
 func TestBackendsAreCheckedWhereTheFileSaysSo(t *testing.T) {
