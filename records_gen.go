@@ -736,8 +736,8 @@ type RequestLimits struct {
 type Timeouts struct {
 	Connect Duration `json:"connect,omitzero"` // to a backend; default 2s
 	PerTry  Duration `json:"perTry,omitzero"`  // from a request's end to its response's head; default 5m
-	Idle    Duration `json:"idle,omitzero"`    // without progress of a response's body; default none
-	Total   Duration `json:"total,omitzero"`   // of the whole exchange, tries and body; default none
+	Idle    Duration `json:"idle,omitzero"`    // without progress of a response's body, or in which an upgraded connection carries nothing; default none
+	Total   Duration `json:"total,omitzero"`   // of the whole exchange, tries and body, upgraded connections too; default none
 }
 
 // Retry is when a request is sent again. What never reached a backend always is.
@@ -906,7 +906,7 @@ type LeaderLock struct {
 
 // ClientMetrics is a record below vortex:metrics.
 // Metrics of an app as one edge saw them, or of the whole app as somebody simulates them.
-// Written by each edge.
+// Written by each edge when they change; an edge's have a TTL of a day.
 type ClientMetrics struct {
 	ClientID        string    `json:"client_id"`
 	CurrentRPS      uint32    `json:"current_rps"`
@@ -1119,7 +1119,7 @@ type NodeRecord struct {
 
 // EdgeRecord is a record below vortex:edge.
 // What an edge has taken in of the routers, and which instances it is still finishing requests on
-// although no router lists them any more. Written by that edge.
+// although no router lists them any more. Written by that edge, again every hour; it has a TTL of a day.
 type EdgeRecord struct {
 	ID       string   `json:"id"`
 	Node     string   `json:"node,omitempty"`
@@ -1129,7 +1129,7 @@ type EdgeRecord struct {
 }
 
 // QuotaRecord is a record below vortex:quota.
-// What clients near a limit have had of it at one edge, so that all edges hold it together. Written by that edge.
+// What clients near a limit have had of it at one edge, so that all edges hold it together. Written by that edge; it has a TTL of 30 seconds.
 type QuotaRecord struct {
 	Edge string     `json:"edge"`
 	At   time.Time  `json:"at"` // when it was counted; an edge that is gone says nothing new
@@ -1234,9 +1234,9 @@ type EdgeFile struct {
 	Pools           []EdgePool     `json:"pools,omitempty"`
 	Streams         []EdgeStream   `json:"streams,omitempty"`
 	ResolveSeconds  *float64       `json:"resolveSeconds,omitempty"`  // how often the names of backends are looked up again; default 10
-	Admin           string         `json:"admin,omitempty"`           // answers status and metrics: IP:port, unix:PATH or off; default 127.0.0.1:7071; read at the start
+	Admin           string         `json:"admin,omitempty"`           // answers status and metrics: IP:port, unix:PATH or off; default 127.0.0.1:7071
 	AccessLog       string         `json:"accessLog,omitempty"`       // file that gets a line of JSON for each request; - is standard output; read at the start
-	Zone            string         `json:"zone,omitempty"`            // where this edge runs, for pools that prefer backends of their zone; read at the start
+	Zone            string         `json:"zone,omitempty"`            // where this edge runs, for pools that prefer backends of their zone
 	SessionKey      string         `json:"sessionKey,omitempty"`      // makes the cookies of sticky sessions: a secret, the same on every edge; absent: new at every start
 	ShutdownSeconds *float64       `json:"shutdownSeconds,omitempty"` // requests in flight may take this long once the edge is to end; default 30
 	Limits          *EdgeLimits    `json:"limits,omitempty"`          // what clients of HTTP may do

@@ -44,7 +44,7 @@ func (a *Autoscaler) Run(ctx context.Context) error {
 	a.apps, a.due = map[string]*scaler{}, map[string]time.Time{}
 	l := loop.Loop{
 		Store:    a.Writer.Store,
-		Prefixes: []string{vortex.Metrics.Prefix + ":", vortex.Apps.Prefix + ":", vortex.Settings.Prefix + ":"},
+		Prefixes: []string{vortex.Metrics.Prefix + ":", vortex.Apps.Prefix + ":", vortex.Settings.Prefix + ":", vortex.Liveness.Prefix + ":"},
 		Log:      a.Log,
 	}
 	return l.Run(ctx, a.tick)
@@ -223,6 +223,9 @@ func load(v kind.View, name string) (d demand, measured bool) {
 		}, true
 	}
 	for _, e := range kind.List(v, vortex.Metrics, name) {
+		if isGone(v, e.Value.Edge) {
+			continue
+		}
 		d.rps = uint32(min(uint64(d.rps)+uint64(e.Value.CurrentRPS), math.MaxUint32))
 		d.revision = max(d.revision, e.ModRevision)
 		if e.Value.DesiredReplicas != nil {
@@ -231,6 +234,16 @@ func load(v kind.View, name string) (d demand, measured bool) {
 		measured = true
 	}
 	return d, measured
+}
+
+// isGone reports whether an edge's node is down: what it saw last is no load any more.
+func isGone(v kind.View, edge string) bool {
+	e, ok := kind.Lookup(v, vortex.Edges, edge)
+	if !ok || edge == "" {
+		return false
+	}
+	node, ok := kind.Lookup(v, vortex.Liveness, e.Value.Node)
+	return ok && node.Value.State == vortex.LivenessStateDown
 }
 
 // committed remembers and tells that a job was written.

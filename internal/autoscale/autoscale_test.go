@@ -131,6 +131,22 @@ func TestEdgesAddUpAndASimulationOutweighsThem(t *testing.T) {
 	c.target(5)
 }
 
+func TestAnEdgeWhoseNodeIsDownIsNotCounted(t *testing.T) {
+	c := run(t, quick())
+	c.app(nil)
+	if _, err := kind.Put(t.Context(), c.store, vortex.Edges, &vortex.EdgeRecord{ID: "a", Node: "n1"}, "a"); err != nil {
+		t.Fatal(err)
+	}
+	c.metric(`{"client_id":"web","current_rps":500,"edge":"a"}`, "web", "a")
+	c.metric(`{"client_id":"web","current_rps":300,"edge":"b"}`, "web", "b")
+	c.target(8)
+	node := vortex.LivenessRecord{Node: "n1", State: vortex.LivenessStateDown}
+	if _, err := kind.Put(t.Context(), c.store, vortex.Liveness, &node, "n1"); err != nil {
+		t.Fatal(err)
+	}
+	c.target(3)
+}
+
 func TestMetricsMayComeBeforeTheApp(t *testing.T) {
 	c := run(t, quick())
 	c.metric(`{"client_id":"web","current_rps":700}`, "web")

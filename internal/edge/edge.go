@@ -84,6 +84,7 @@ type Config struct {
 	ShutdownTimeout time.Duration // requests in flight may take this long once Run is to end; SetShutdownTimeout changes it
 	Linger          time.Duration // a pool that was taken away still answers this long who was on the way to it; 0 is not at all
 	MetricsInterval time.Duration // between an app's metrics records
+	RenewInterval   time.Duration // after which what the edge says of itself is written again; 0 is DefaultRenewInterval
 
 	ClientLimits ClientLimits // what clients of HTTP may do; SetClientLimits changes it
 	HTTP         http1.Config // timeouts and limits of the engine; what is named above is set by New
@@ -139,6 +140,9 @@ func New(c Config, routers Routers, publisher Publisher) *Edge {
 	}
 	if c.MetricsInterval == 0 {
 		c.MetricsInterval = DefaultMetricsInterval
+	}
+	if c.RenewInterval == 0 {
+		c.RenewInterval = DefaultRenewInterval
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -137,6 +137,15 @@ func (h *hub) WatchQuotas(ctx context.Context) iter.Seq2[edge.QuotaUpdate, error
 	}
 }
 
+func TestEdgeSaysAgainThatItIsThere(t *testing.T) {
+	t.Parallel()
+	h := start(t, func(c *edge.Config) { c.RenewInterval = 50 * time.Millisecond })
+	h.mu.Lock()
+	h.edges = nil
+	h.mu.Unlock()
+	h.await(t, "the record to be written again", func(s *store) bool { return s.edges != nil })
+}
+
 func TestTwoEdgesHoldALimitTogether(t *testing.T) {
 	t.Parallel()
 	const perSecond, window = 100, 4

@@ -11,24 +11,44 @@ import (
 
 // Publisher is where the edge says what it sees. A Put replaces the record at its key.
 type Publisher interface {
-	// PutMetrics writes vortex:metrics:<ClientID>:<Edge>.
+	// PutMetrics writes vortex:metrics:<ClientID>:<Edge>, which expires after MetricsTTL.
 	PutMetrics(ctx context.Context, m vortex.ClientMetrics) error
-	// PutEdge writes vortex:edge:<ID>.
+	// PutEdge writes vortex:edge:<ID>, which expires after RecordTTL.
 	PutEdge(ctx context.Context, r vortex.EdgeRecord) error
 }
+
+// How long what an edge wrote may stay when it writes nothing more: what is older is an edge's that is gone. Each of them is written by its edge alone, so
+// nobody else deletes it.
+const (
+	// RecordTTL is that of EdgeRecord, which is written again every Config.RenewInterval. It is long: an edge that is cut off from the store for hours
+	// still sends requests, and rollouts must not forget it.
+	RecordTTL = 24 * time.Hour
+	// MetricsTTL is that of ClientMetrics. They are not written again while they do not change, because a count that a user sets by hand
+	// holds until they do: what expires has not changed for longer than any decision looks back.
+	MetricsTTL = 24 * time.Hour
+	// QuotaTTL is that of QuotaRecord, which is written every second while there is anything to tell.
+	QuotaTTL = quotaAge
+)
+
+// DefaultRenewInterval is Config.RenewInterval's default.
+const DefaultRenewInterval = time.Hour
 
 // publishTimeout is how long one write may take before it is tried again with what is true by then.
 const publishTimeout = 5 * time.Second
 
 // publishDrain publishes the applied revision and the busy instances at once when a removal was applied or a removed
-// instance has finished, until ctx ends. What cannot be written is tried again.
+// instance has finished, and again every Config.RenewInterval, until ctx ends. What cannot be written is tried again.
 func (e *Edge) publishDrain(ctx context.Context) {
 	var last *vortex.EdgeRecord
 	pause := firstRetry
+	renew := time.NewTicker(e.config.RenewInterval)
+	defer renew.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-renew.C:
+			last = nil
 		case <-e.drained:
 		}
 		if !e.synced.Load() {

@@ -11,7 +11,7 @@ import (
 
 // Quotas is how edges tell each other what they let through of the limits they hold together. Without it, and while it fails, each holds them alone.
 type Quotas interface {
-	// PutQuota writes vortex:quota:<Edge>.
+	// PutQuota writes vortex:quota:<Edge>, which expires after QuotaTTL.
 	PutQuota(ctx context.Context, r vortex.QuotaRecord) error
 	// WatchQuotas yields every edge's record, and then each that changes, until ctx ends. After an error the sequence
 	// ends; the edge watches again.

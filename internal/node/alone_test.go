@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"vortex/client"
 	"vortex/internal/config"
@@ -37,14 +36,6 @@ func TestAdminFollowsTheFile(t *testing.T) {
 			return false
 		}
 		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
-	}
-	await := func(what string, ok func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("waited too long for %s", what)
-			}
-		}
 	}
 	first, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -73,7 +64,7 @@ func TestAdminFollowsTheFile(t *testing.T) {
 		t.Fatal("nobody answers at the first address")
 	}
 	write(second.Addr().String()) // which is taken
-	await("the refusal", func() bool {
+	await(t, "the refusal", func() bool {
 		resp, err := http.Get("http://" + first.Addr().String() + "/metrics")
 		if err != nil {
 			t.Fatal(err)
@@ -86,10 +77,10 @@ func TestAdminFollowsTheFile(t *testing.T) {
 		return bytes.Contains(text, []byte("vortex_edge_config_last_reload_successful 0"))
 	})
 	second.Close()
-	await("an answer at the second address", func() bool { return answers(second.Addr().String()) })
-	await("no answer at the first", func() bool { return !answers(first.Addr().String()) })
+	await(t, "an answer at the second address", func() bool { return answers(second.Addr().String()) })
+	await(t, "no answer at the first", func() bool { return !answers(first.Addr().String()) })
 	write("off")
-	await("no answer at all", func() bool { return !answers(second.Addr().String()) })
+	await(t, "no answer at all", func() bool { return !answers(second.Addr().String()) })
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -155,13 +155,13 @@ type publisher struct{ store *kind.Store }
 
 // PutMetrics implements edge.Publisher.
 func (p publisher) PutMetrics(ctx context.Context, m vortex.ClientMetrics) error {
-	_, err := kind.Put(ctx, p.store, vortex.Metrics, &m, m.ClientID, m.Edge)
+	_, err := kind.PutTTL(ctx, p.store, vortex.Metrics, edge.MetricsTTL, &m, m.ClientID, m.Edge)
 	return err
 }
 
 // PutEdge implements edge.Publisher.
 func (p publisher) PutEdge(ctx context.Context, r vortex.EdgeRecord) error {
-	_, err := kind.Put(ctx, p.store, vortex.Edges, &r, r.ID)
+	_, err := kind.PutTTL(ctx, p.store, vortex.Edges, edge.RecordTTL, &r, r.ID)
 	return err
 }
 
@@ -170,7 +170,7 @@ type quotas struct{ store *kind.Store }
 
 // PutQuota implements edge.Quotas.
 func (q quotas) PutQuota(ctx context.Context, r vortex.QuotaRecord) error {
-	_, err := kind.Put(ctx, q.store, vortex.Quotas, &r, r.Edge)
+	_, err := kind.PutTTL(ctx, q.store, vortex.Quotas, edge.QuotaTTL, &r, r.Edge)
 	return err
 }
 
