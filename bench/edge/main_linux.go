@@ -10,26 +10,14 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"vortex/bench/report"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
-		_, _ = fmt.Fprintln(os.Stderr, "bench-edge:", err)
-		stop()
-		os.Exit(1) //nolint:forbidigo,gocritic // a program of its own
-	}
-}
+func main() { report.Main("bench-edge", run) }
 
 // sizes say how much is measured.
 type sizes struct {
@@ -64,19 +52,16 @@ type bench struct {
 
 // run measures everything and writes the table to out. Whatever could be measured is shown, also when something else failed.
 func run(ctx context.Context, args []string, out io.Writer) error {
-	flags := flag.NewFlagSet("edge", flag.ContinueOnError)
+	flags := report.NewFlags("edge", "http, latency, tcp, udp, idle, kind")
 	programs := flags.String("programs", "", "directory of the built programs piped, backend and reverse")
-	short := flags.Bool("short", false, "measure less, in under a minute")
-	jsonPath := flags.String("json", "", "also write the figures to this file, one JSON object a line")
-	only := flags.String("only", "", "measure only these, comma-separated: http, latency, tcp, udp, idle, kind")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	b := &bench{sizes: full, programs: *programs, out: out}
-	if *short {
+	if flags.Short {
 		b.sizes = brief
 	}
-	return b.report.Run(ctx, out, *only, *jsonPath,
+	return b.report.Run(ctx, out, flags,
 		report.Part{Name: "http", Measure: b.measureHTTP},
 		report.Part{Name: "latency", Measure: b.measureLatency},
 		report.Part{Name: "tcp", Measure: b.measureTCP},

@@ -10,26 +10,14 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"vortex/bench/report"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
-		_, _ = fmt.Fprintln(os.Stderr, "bench-kind:", err)
-		stop()
-		os.Exit(1) //nolint:forbidigo,gocritic // a program of its own
-	}
-}
+func main() { report.Main("bench-kind", run) }
 
 // sizes say how much is measured.
 type sizes struct {
@@ -67,22 +55,19 @@ type bench struct {
 
 // run measures everything and writes the table to out. Whatever could be measured is shown, also when something else failed.
 func run(ctx context.Context, args []string, out io.Writer) error {
-	flags := flag.NewFlagSet("kind", flag.ContinueOnError)
+	flags := report.NewFlags("kind", "put, get, query, watch, memory, inprocess, postgres")
 	etcd := flags.String("etcd", "", "path of the etcd server")
 	postgres := flags.String("postgres", "", "URL of a PostgreSQL server, without a database")
 	kine := flags.String("kine", "", "path of kine")
 	engineBench := flags.String("engine-bench", "", "path of the compiled benchmarks of internal/kind")
-	short := flags.Bool("short", false, "measure less, in under a minute")
-	jsonPath := flags.String("json", "", "also write the figures to this file, one JSON object a line")
-	only := flags.String("only", "", "measure only these, comma-separated: put, get, query, watch, memory, inprocess, postgres")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	b := &bench{sizes: full, etcd: *etcd, postgres: *postgres, kine: *kine, engineBench: *engineBench, out: out}
-	if *short {
+	if flags.Short {
 		b.sizes = brief
 	}
-	return b.report.Run(ctx, out, *only, *jsonPath,
+	return b.report.Run(ctx, out, flags,
 		report.Part{Name: "put", Measure: b.measurePut},
 		report.Part{Name: "get", Measure: b.measureGet},
 		report.Part{Name: "query", Measure: b.measureQuery},

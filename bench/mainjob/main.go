@@ -11,26 +11,14 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"vortex/bench/report"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
-		_, _ = fmt.Fprintln(os.Stderr, "bench-main:", err)
-		stop()
-		os.Exit(1) //nolint:forbidigo,gocritic // a program of its own
-	}
-}
+func main() { report.Main("bench-main", run) }
 
 // sizes say how much is measured.
 type sizes struct {
@@ -68,19 +56,16 @@ type bench struct {
 
 // run measures everything and writes the table to out. Whatever could be measured is shown, also when something else failed.
 func run(ctx context.Context, args []string, out io.Writer) error {
-	flags := flag.NewFlagSet("mainjob", flag.ContinueOnError)
+	flags := report.NewFlags("mainjob", "start, place, replicas, heal, metric, idle")
 	hello := flags.String("hello", "", "path of the sample program, built static")
-	short := flags.Bool("short", false, "measure less, in under a minute")
-	jsonPath := flags.String("json", "", "also write the figures to this file, one JSON object a line")
-	only := flags.String("only", "", "measure only these, comma-separated: start, place, replicas, heal, metric, idle")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	b := &bench{sizes: full, hello: *hello, out: out}
-	if *short {
+	if flags.Short {
 		b.sizes = brief
 	}
-	return b.report.Run(ctx, out, *only, *jsonPath, // in an order that keeps the machine quiet for the idle ones
+	return b.report.Run(ctx, out, flags, // in an order that keeps the machine quiet for the idle ones
 		report.Part{Name: "start", Measure: b.measureStart},
 		report.Part{Name: "idle", Measure: b.measureIdle},
 		report.Part{Name: "place", Measure: b.measurePlace},

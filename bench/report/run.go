@@ -3,10 +3,13 @@ package report
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -16,10 +19,39 @@ type Part struct {
 	Measure func(context.Context) error
 }
 
-// Run measures the parts one after the other, those named in only, comma-separated, or all, and writes the table of what they
-// added to r to out and, unless path is empty, as JSON to a file. What could be measured is shown, also when something else failed.
-func (r *Report) Run(ctx context.Context, out io.Writer, only, path string, parts ...Part) error {
-	err := measure(ctx, out, only, parts)
+// Main is the main of a benchmark: it ends at a signal, in good order, and with 1 when something could not be measured.
+func Main(name string, run func(ctx context.Context, args []string, out io.Writer) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, name+":", err)
+		os.Exit(1) //nolint:forbidigo // a program of its own
+	}
+}
+
+// Flags are what every benchmark may be told. A benchmark adds its own.
+type Flags struct {
+	*flag.FlagSet
+
+	Short bool   // measure less
+	JSON  string // path of the figures; "" is none
+	Only  string // names of the parts to measure, comma-separated; "" is all
+}
+
+// NewFlags returns the flags of a benchmark with such parts.
+func NewFlags(name, parts string) *Flags {
+	f := &Flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError)}
+	f.BoolVar(&f.Short, "short", false, "measure less, in under a minute")
+	f.StringVar(&f.JSON, "json", "", "also write the figures to this file, one JSON object a line")
+	f.StringVar(&f.Only, "only", "", "measure only these, comma-separated: "+parts)
+	return f
+}
+
+// Run measures the parts one after the other, those that the flags name or all, and writes the table of what they
+// added to r to out and, where the flags say so, as JSON to a file. What could be measured is shown, also when something else failed.
+func (r *Report) Run(ctx context.Context, out io.Writer, flags *Flags, parts ...Part) error {
+	err := measure(ctx, out, flags.Only, parts)
 	_, _ = fmt.Fprintln(out)
 	if werr := r.WriteTable(out); werr != nil {
 		return errors.Join(err, werr)
@@ -27,7 +59,7 @@ func (r *Report) Run(ctx context.Context, out io.Writer, only, path string, part
 	if missed := r.Missed(); len(missed) > 0 {
 		_, _ = fmt.Fprintf(out, "\nmissed: %s\n", strings.Join(missed, ", "))
 	}
-	return errors.Join(err, r.writeFile(path))
+	return errors.Join(err, r.writeFile(flags.JSON))
 }
 
 func measure(ctx context.Context, out io.Writer, only string, parts []Part) error {

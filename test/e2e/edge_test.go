@@ -2,10 +2,8 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,7 +13,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,25 +26,7 @@ type edgeAlone struct {
 	bin, file, admin string
 	addr             string // of its first listener
 	cmd              *exec.Cmd
-	log              *lines
-}
-
-// lines is what a process wrote.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
+	log              *harness.Output
 }
 
 // startEdge runs an edge until the test ends. %ADMIN% in its file becomes a socket.
@@ -58,7 +37,7 @@ func startEdge(t *testing.T, content string) *edgeAlone {
 		t.Skip(err)
 	}
 	dir := t.TempDir()
-	e := &edgeAlone{bin: bin, file: filepath.Join(dir, "edge.yaml"), admin: "unix:" + filepath.Join(dir, "admin.sock"), log: &lines{}}
+	e := &edgeAlone{bin: bin, file: filepath.Join(dir, "edge.yaml"), admin: "unix:" + filepath.Join(dir, "admin.sock"), log: &harness.Output{}}
 	e.write(t, content)
 	e.cmd = exec.Command(bin, "edge", "--config", e.file) // it is ended below
 	e.cmd.Stdout, e.cmd.Stderr = e.log, e.log
@@ -96,17 +75,7 @@ func (e *edgeAlone) write(t *testing.T, content string) {
 // run runs a command of the binary.
 func (e *edgeAlone) run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), e.bin, args...)
-	cmd.Env = append(os.Environ(), "VORTEX_EDGE="+e.admin, "NO_COLOR=1")
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		code = exit.ExitCode()
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	return out.String(), errs.String(), code
+	return harness.Command(t.Context(), e.bin, []string{"VORTEX_EDGE=" + e.admin}, args...)
 }
 
 func (e *edgeAlone) status(t *testing.T) client.Edge {

@@ -6,7 +6,6 @@
 package harness
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -18,7 +17,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
@@ -34,7 +32,7 @@ type Vortex struct {
 	Bin  string         // the binary
 	args []string       // the whole command
 	cmd  *exec.Cmd      //
-	log  *syncBuffer    // what it wrote
+	log  *Output        // what it wrote
 	done chan struct{}  // closed when the process has ended
 }
 
@@ -81,7 +79,7 @@ func Start(ctx context.Context, opts Options) (*Vortex, error) {
 			return nil, err
 		}
 	}
-	v := &Vortex{Data: opts.Data, Bin: bin, log: &syncBuffer{}}
+	v := &Vortex{Data: opts.Data, Bin: bin, log: &Output{}}
 	v.args = append(slices.Clone(opts.Within), bin, cmp.Or(opts.Command, "up"))
 	v.args = append(v.args,
 		"--data", opts.Data, "--api", "127.0.0.1:0", "--kind", "127.0.0.1:0", "--edge", "127.0.0.1:0",
@@ -194,35 +192,5 @@ func (v *Vortex) Destroy() error {
 
 // CLI runs a command of the binary against this Vortex and returns what it printed and its exit code.
 func (v *Vortex) CLI(ctx context.Context, args ...string) (stdout, stderr string, code int) {
-	cmd := exec.CommandContext(ctx, v.Bin, args...)
-	cmd.Env = append(os.Environ(), "VORTEX_SERVER="+v.Run.API, "VORTEX_TOKEN="+v.Run.Token, "VORTEX_KIND="+v.Run.Kind, "NO_COLOR=1")
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		code = exit.ExitCode()
-	} else if err != nil {
-		return out.String(), err.Error(), -1
-	}
-	return out.String(), errs.String(), code
-}
-
-// syncBuffer is a buffer that may be read while it is written.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-// String returns what was written.
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
+	return Command(ctx, v.Bin, []string{"VORTEX_SERVER=" + v.Run.API, "VORTEX_TOKEN=" + v.Run.Token, "VORTEX_KIND=" + v.Run.Kind}, args...)
 }
