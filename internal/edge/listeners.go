@@ -2,10 +2,12 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -62,7 +64,7 @@ func (e *Edge) SetListeners(ctx context.Context, wanted []Listener) error {
 			var err error
 			if l, err = listen(ctx, w.Address); err != nil {
 				closeAll(fresh)
-				return err
+				return s.explain(w.Address, err)
 			}
 			fresh = append(fresh, l)
 		}
@@ -89,6 +91,32 @@ func (s *listeners) find(address string) *listener {
 		return nil
 	}
 	return s.open[i]
+}
+
+// explain says so when it is the edge itself that has the address.
+func (s *listeners) explain(address string, err error) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	for _, l := range s.open {
+		if overlap(address, l.address) {
+			return vortex.Errorf(vortex.Invalid,
+				"the edge cannot listen on %s while it listens on %s itself; use another port, or leave %s out first and write %s in a second change", address, l.address, l.address, address)
+		}
+	}
+	return err
+}
+
+// overlap reports whether one of two addresses is every address, with the port of the other.
+func overlap(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	return errA == nil && errB == nil && portA == portB && (isEvery(hostA) || isEvery(hostB))
+}
+
+func isEvery(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
 }
 
 func listen(ctx context.Context, address string) (*listener, error) {

@@ -83,6 +83,11 @@ func TestListenersComeAndGo(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "another program does") {
 		t.Errorf("a taken address: %v", err)
 	}
+	_, port, _ := net.SplitHostPort(first)
+	err = h.edge.SetListeners(context.Background(), []edge.Listener{{Name: "a", Address: ":" + port}})
+	if err == nil || !strings.Contains(err.Error(), "while it listens on "+first+" itself") {
+		t.Errorf("an address that holds another: %v", err)
+	}
 	if status, _ := ask(first, ""); status != 200 || len(h.edge.Addrs()) != 1 {
 		t.Errorf("after a refused change: %d, %v", status, h.edge.Addrs())
 	}
