@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -490,4 +491,51 @@ func TestMoreAtOnceThanTheRingHolds(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestTrustedProxysRequestsStayInTheirLane has a trusted proxy say who asks: that is who is limited, logged and told to the app.
+func TestTrustedProxysRequestsStayInTheirLane(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "access.log")
+	access, err := accesslog.Open(accesslog.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := start(t, func(c *edge.Config) { c.Access, c.Trusted = access, []netip.Prefix{loopback} })
+	rec := router("web", newBackend(t, "web-1", echo("X-Forwarded-For", "X-Forwarded-Proto")))
+	rec.Rate = []vortex.RateLimit{{Limit: 2, Window: vortex.Duration(time.Hour)}}
+	route := vortex.Route{Rules: []vortex.RouteRule{{Paths: []string{"/tls"}, RoutePolicy: vortex.RoutePolicy{Redirect: &vortex.Redirect{HTTPS: new(true)}}}}}
+	rec.Rules = route.EffectiveRules()
+	h.apply(t, rec)
+	conn := h.dial(t)
+	in := bufio.NewReader(conn)
+	for _, test := range []struct {
+		target, client, proto string
+		status                int
+		want                  string
+	}{
+		{"/a", "192.0.2.1", "https", 200, "X-Forwarded-For=192.0.2.1, 127.0.0.1 X-Forwarded-Proto=https"},
+		{"/b", "192.0.2.2", "http", 200, "X-Forwarded-For=192.0.2.2, 127.0.0.1 X-Forwarded-Proto=http"},
+		{"/tls", "192.0.2.1", "https", 200, "GET /tls"},
+		{"/tls/not", "192.0.2.2", "http", 308, "see https://"},
+		{"/over", "192.0.2.1", "https", 429, "RATE_LIMIT_EXCEEDED"},
+		{"/chain", "192.0.2.9, 192.0.2.3, 127.0.0.2", "http", 200, "X-Forwarded-For=192.0.2.9, 192.0.2.3, 127.0.0.2, 127.0.0.1"},
+	} {
+		got := askOn(t, conn, in, "GET", test.target, "X-Forwarded-For: "+test.client, "X-Forwarded-Proto: "+test.proto)
+		if got.status != test.status || !strings.Contains(got.body, test.want) {
+			t.Errorf("%s: %d %s, want %d %s", test.target, got.status, got.body, test.status, test.want)
+		}
+	}
+	if n := h.handedOver(t); n != 0 {
+		t.Errorf("%d requests left their lane", n)
+	}
+	if err := h.stop(); err != nil {
+		t.Fatal(err)
+	}
+	lines := logged(t, path)
+	for at, client := range map[string]string{"/a": "192.0.2.1", "/b": "192.0.2.2", "/over": "192.0.2.1", "/tls/not": "192.0.2.2", "/chain": "192.0.2.3"} {
+		if lines[at]["client"] != client {
+			t.Errorf("%s: %v, want the client %s", at, lines[at], client)
+		}
+	}
 }

@@ -69,14 +69,19 @@ func (r *request) simple() bool {
 
 // clientAddr returns the nearest address that is not a trusted proxy's.
 func (c *conn) clientAddr() netip.Addr {
-	client := c.peer
 	if !c.fw.trusted {
-		return client
+		return c.peer
 	}
-	if !c.req.has("x-forwarded-for") {
-		return c.forwardedAddr()
+	return c.listener.clientOf(&c.req, c.peer)
+}
+
+// clientOf returns the nearest address that is not a trusted proxy's, of a request that came from a trusted one.
+func (l *Listener) clientOf(r *request, proxy netip.Addr) netip.Addr {
+	client := proxy
+	if !r.has("x-forwarded-for") {
+		return l.forwardedFor(r, proxy)
 	}
-	for _, f := range slices.Backward(c.req.fields) {
+	for _, f := range slices.Backward(r.fields) {
 		if f.kind != kindForwardedFor {
 			continue
 		}
@@ -86,7 +91,7 @@ func (c *conn) clientAddr() netip.Addr {
 				return client
 			}
 			client = addr.Unmap()
-			if !c.listener.trusts(client) {
+			if !l.trusts(client) {
 				return client
 			}
 		}
@@ -94,10 +99,10 @@ func (c *conn) clientAddr() netip.Addr {
 	return client
 }
 
-// forwardedAddr is clientAddr for proxies that say so in Forwarded (RFC 7239).
-func (c *conn) forwardedAddr() netip.Addr {
-	client := c.peer
-	for _, f := range slices.Backward(c.req.fields) {
+// forwardedFor is clientOf for proxies that say so in Forwarded (RFC 7239).
+func (l *Listener) forwardedFor(r *request, proxy netip.Addr) netip.Addr {
+	client := proxy
+	for _, f := range slices.Backward(r.fields) {
 		if !equalFold(f.name, "forwarded") {
 			continue
 		}
@@ -106,7 +111,7 @@ func (c *conn) forwardedAddr() netip.Addr {
 			if !ok {
 				return client
 			}
-			if client = addr; !c.listener.trusts(client) {
+			if client = addr; !l.trusts(client) {
 				return client
 			}
 		}

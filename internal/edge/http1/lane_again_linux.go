@@ -161,7 +161,7 @@ func (c *client) moveOn() {
 			g.fw.client, g.from = c.peer, c.peer
 		}
 		if x := c.extra; x != nil {
-			g.quota, g.line = x.quota, x.line
+			g.quota, g.line, g.from, g.fw.trusted = x.quota, x.line, x.asked(c.peer), x.from.IsValid()
 		}
 	})
 	c.pool, c.counted, c.rules, c.extra = nil, false, nil, nil // it counts there

@@ -42,10 +42,12 @@ type lane struct {
 	drained func()                           // called once when no client is left after drain; nil before
 
 	// What a request and its answer are read with. Nothing of it outlives the call that fills it.
-	head []byte
-	req  request
-	resp response
-	in   reader
+	head    []byte
+	req     request
+	from    netip.Addr // who asks: the nearest address that is not a trusted proxy's
+	trusted bool       // a trusted proxy has brought the request
+	resp    response
+	in      reader
 
 	wake     int // eventfd
 	wakeword [8]byte

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"vortex/internal/edge/limit"
@@ -42,6 +43,10 @@ func (c *client) take(buf []byte, end int) bool {
 	if r.parse(l.head) != nil || !c.simple(r, buf[end:]) {
 		return false
 	}
+	l.from, l.trusted = c.peer, c.listener.trusts(c.peer)
+	if l.trusted {
+		l.from = c.listener.clientOf(r, c.peer)
+	}
 	m := l.srv.Table.MatchOn(c.listener.Name(), r.name, r.path, r)
 	if !c.suits(&m, r) {
 		return false
@@ -54,7 +59,7 @@ func (c *client) take(buf []byte, end int) bool {
 		c.reply(&a)
 		return true
 	}
-	fw := forward{client: c.peer, strip: m.Strip, rules: c.rules}
+	fw := forward{client: c.peer, strip: m.Strip, trusted: l.trusted, rules: c.rules}
 	c.request = r.appendTo(l.buffer(), fw)
 	if c.rules != nil {
 		c.rules.Sent()
@@ -69,8 +74,7 @@ func (c *client) take(buf []byte, end int) bool {
 
 // simple reports whether a request is one that a lane serves. rest is what follows its head.
 func (c *client) simple(r *request, rest []byte) bool {
-	return r.simple() && int64(len(rest)) >= r.length &&
-		!c.listener.trusts(c.peer) && !c.lane.srv.Log.Enabled(context.Background(), slog.LevelDebug)
+	return r.simple() && int64(len(rest)) >= r.length && !c.lane.srv.Log.Enabled(context.Background(), slog.LevelDebug)
 }
 
 // suits reports whether what a request matches is for a lane, and takes in the rule that holds for it. What takes long is not: a password that has
@@ -109,7 +113,8 @@ func (c *client) under(rule *policy.Rule, m *route.Match) {
 	}
 	host := append(c.rules.Host[:0], r.name...) // it is used until the response has ended
 	c.rules.Begin(rule, policy.Request{
-		Head: r, Client: c.peer, App: m.Pool.App, Host: host, Target: r.target[m.Strip:], Path: len(r.path) - m.Strip,
+		Head: r, Client: l.from, Trusted: l.trusted, Secure: r.secure(l.trusted), App: m.Pool.App,
+		Host: host, Target: r.target[m.Strip:], Path: len(r.path) - m.Strip,
 	})
 }
 
@@ -128,6 +133,9 @@ func (c *client) start(r *request) {
 	c.phase, c.begun, c.began = phaseActive, false, l.now
 	c.deadline = 0
 	c.interim, c.answering, c.complete = 0, false, false
+	if l.trusted {
+		c.needExtra().from = l.from
+	}
 	if l.srv.Access != nil {
 		x := c.needExtra()
 		x.line = r.appendLine(x.line)
@@ -136,9 +144,9 @@ func (c *client) start(r *request) {
 
 // refuse counts the request for the limits on it, and returns what the edge answers instead of an app, if it does.
 func (c *client) refuse(m *route.Match, r *request) (a policy.Answer, own bool) {
-	srv := c.lane.srv
+	srv, from := c.lane.srv, c.lane.from
 	if srv.Limit != nil {
-		if v := srv.Limit.Allow(limit.Address(c.peer), srv.unix(c.began)); !v.OK {
+		if v := srv.Limit.Allow(limit.Address(from), srv.unix(c.began)); !v.OK {
 			srv.Meters.Limited()
 			c.last = true // what else it has sent is not worth reading
 			c.freeRules() // which have not seen it
@@ -152,7 +160,7 @@ func (c *client) refuse(m *route.Match, r *request) (a policy.Answer, own bool) 
 		return r.withSlash(), true
 	}
 	if len(m.Rates) > 0 {
-		quota, ok := asker{r, r.path[m.Strip:], c.peer, srv.unix(c.began)}.within(m.Rates)
+		quota, ok := asker{r, r.path[m.Strip:], from, srv.unix(c.began)}.within(m.Rates)
 		if !ok {
 			srv.Meters.Limited()
 			c.freeRules()
@@ -192,7 +200,7 @@ func (c *client) reply(a *policy.Answer) {
 func (c *client) ask(p *pool.Pool, r *request) pool.Want {
 	ask := p.Ask()
 	if ask.Hashes() {
-		ask.Client(c.peer)
+		ask.Client(c.lane.from)
 	}
 	if ask.Reads() {
 		for i := range r.fields {
@@ -266,6 +274,7 @@ func (c *client) answered(status int) {
 
 // extra is what only some requests need.
 type extra struct {
+	from   netip.Addr    // who asks, when a trusted proxy says so
 	quota  limit.Verdict // what is left of the route's rates; zero is none
 	line   []byte        // the request in the access log; empty is none
 	status int           // answered; 0 before
@@ -286,13 +295,21 @@ func (c *client) needExtra() *extra {
 	return c.extra
 }
 
+// asked returns who asks, where the other side has an address.
+func (x *extra) asked(peer netip.Addr) netip.Addr {
+	if x.from.IsValid() {
+		return x.from
+	}
+	return peer
+}
+
 // endExtra adds the request to the access log, if there is one.
 func (c *client) endExtra() {
 	l, x := c.lane, c.extra
 	c.extra = nil
 	if x.status != 0 && len(x.line) > 0 {
 		a := answer{
-			began: c.began, took: time.Duration(l.now - c.began), client: c.peer, status: x.status, bytes: x.bytes, rules: c.rules,
+			began: c.began, took: time.Duration(l.now - c.began), client: x.asked(c.peer), status: x.status, bytes: x.bytes, rules: c.rules,
 		}
 		if c.backend != nil {
 			a.backend, a.app, a.tries = c.backend, c.pool.App, 1

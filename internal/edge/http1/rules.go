@@ -30,7 +30,7 @@ func (c *conn) applyRules(m route.Match, path []byte) (answered bool) {
 	c.rules = c.spare
 	target := c.req.target[m.Strip:]
 	c.rules.Begin(rule, policy.Request{
-		Head: &c.req, Client: c.clientAddr(), Trusted: c.fw.trusted, Secure: c.secure(), App: m.Pool.App,
+		Head: &c.req, Client: c.clientAddr(), Trusted: c.fw.trusted, Secure: c.fw.secure || c.req.secure(c.fw.trusted), App: m.Pool.App,
 		Host: c.req.name, Target: target, Path: len(c.req.path) - m.Strip,
 	})
 	a, answered := c.rules.Answer(c.req.size(), c.req.length)
@@ -49,12 +49,12 @@ func (r *request) size() int {
 	return n
 }
 
-// secure reports whether the client's request came over TLS, here or at a trusted proxy.
-func (c *conn) secure() bool {
-	if c.fw.secure || !c.fw.trusted {
-		return c.fw.secure
+// secure reports whether the client's request came over TLS to a trusted proxy.
+func (r *request) secure(trusted bool) bool {
+	if !trusted {
+		return false
 	}
-	proto, _ := nth(c.req.fields, "x-forwarded-proto", 0)
+	proto, _ := nth(r.fields, "x-forwarded-proto", 0)
 	return equalFold(proto, "https")
 }
 
