@@ -40,7 +40,7 @@ type disk struct {
 }
 
 func newDisk(dir string) *disk {
-	return &disk{dir: dir, database: filepath.Join(dir, "member-data", "member", "snap", "db"), written: recheck}
+	return &disk{dir: dir, database: filepath.Join(dir, memberData, "member", "snap", "db"), written: recheck}
 }
 
 // room answers an error of kind Exhausted where so many bytes more might not find their place.

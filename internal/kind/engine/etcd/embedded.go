@@ -66,6 +66,11 @@ const (
 
 // Open starts the member and returns when it serves.
 func (c Embedded) Open(ctx context.Context) (*Engine, error) {
+	return c.open(ctx, func(*embed.Config) {})
+}
+
+// open starts the member with a configuration that change has the last word on.
+func (c Embedded) open(ctx context.Context, change func(*embed.Config)) (*Engine, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make store directory: %w", err)
 	}
@@ -76,7 +81,7 @@ func (c Embedded) Open(ctx context.Context) (*Engine, error) {
 	if err := c.PeerTLS.check(); err != nil {
 		return nil, err
 	}
-	e, err := c.start(ctx, sockets)
+	e, err := c.start(ctx, sockets, change)
 	if err != nil {
 		forget()
 		return nil, err
@@ -87,9 +92,10 @@ func (c Embedded) Open(ctx context.Context) (*Engine, error) {
 }
 
 // start runs the member with its private sockets in a directory.
-func (c Embedded) start(ctx context.Context, sockets string) (*Engine, error) {
+func (c Embedded) start(ctx context.Context, sockets string, change func(*embed.Config)) (*Engine, error) {
 	failed := &failure{log: c.Log}
 	cfg := c.config(sockets, failed)
+	change(cfg)
 	member, err := startMember(cfg)
 	if err != nil {
 		return nil, c.unusable(err)
@@ -203,7 +209,7 @@ func (c Embedded) socketDir() (dir string, forget func(), err error) {
 
 func (c Embedded) config(sockets string, failed *failure) *embed.Config {
 	cfg := embed.NewConfig()
-	cfg.Dir = filepath.Join(c.Dir, "member-data")
+	cfg.Dir = filepath.Join(c.Dir, memberData)
 	cfg.Name = c.Name
 	if cfg.Name == "" {
 		cfg.Name = "vortex"
