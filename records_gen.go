@@ -343,6 +343,34 @@ func (ClusterRole) Values() []ClusterRole {
 	return []ClusterRole{ClusterRoleAgent, ClusterRoleServer}
 }
 
+// MemberRole is what MemberRecord.role may be.
+type MemberRole string
+
+// The values of MemberRole.
+const (
+	MemberRoleLearner MemberRole = "learner"
+	MemberRoleVoter   MemberRole = "voter"
+)
+
+// Values returns every MemberRole in the order of the schema.
+func (MemberRole) Values() []MemberRole {
+	return []MemberRole{MemberRoleLearner, MemberRoleVoter}
+}
+
+// MemberWish is what ServerRecord.member may be.
+type MemberWish string
+
+// The values of MemberWish.
+const (
+	MemberWishPreferred MemberWish = "preferred"
+	MemberWishNever     MemberWish = "never"
+)
+
+// Values returns every MemberWish in the order of the schema.
+func (MemberWish) Values() []MemberWish {
+	return []MemberWish{MemberWishPreferred, MemberWishNever}
+}
+
 // ListenerProtocol is what EdgeListener.protocol may be.
 type ListenerProtocol string
 
@@ -1226,6 +1254,34 @@ type JoinRecord struct {
 	CreatedAt time.Time   `json:"created_at"`
 }
 
+// ServerRecord is a record below vortex:server.
+// A server: where it is reached and what it can bear. Written by that server.
+type ServerRecord struct {
+	Name        string     `json:"name"`
+	Peer        string     `json:"peer,omitempty"` // the URL at which the store's members reach it; absent: it can be none
+	API         string     `json:"api,omitempty"`  // host:port
+	Kind        string     `json:"kind,omitempty"` // host:port
+	Zone        string     `json:"zone,omitempty"`
+	Member      MemberWish `json:"member,omitempty"` // its label "member"
+	CPUMillis   *uint64    `json:"cpu_millis,omitempty"`
+	MemoryBytes *uint64    `json:"memory_bytes,omitempty"`
+	Version     string     `json:"version,omitempty"`
+	CaughtUp    *bool      `json:"caught_up,omitempty"` // of a learner: it has everything the other members have
+	Behind      *uint64    `json:"behind,omitempty"`    // of a member: by so many entries of the log, while they are many
+	StartedAt   time.Time  `json:"started_at,omitzero"`
+}
+
+// MemberRecord is a record below vortex:member.
+// A member of the group that keeps the store, as the group itself has it. Written by the leader.
+type MemberRecord struct {
+	Name    string     `json:"name"`
+	ID      string     `json:"id"` // in the group, in hex
+	Role    MemberRole `json:"role"`
+	Address string     `json:"address"`       // the URL at which the other members reach it
+	Since   time.Time  `json:"since"`         // when it became what it is
+	Why     string     `json:"why,omitempty"` // it was chosen, for people
+}
+
 // EdgeFile is what stands in no field yet.
 // The file of `vortex edge --config`.
 type EdgeFile struct {
@@ -1395,4 +1451,6 @@ var (
 	Clusters    = Table[ClusterRecord]{Type: "ClusterRecord", Prefix: "vortex:cluster"}
 	Identities  = Table[IdentityRecord]{Type: "IdentityRecord", Prefix: "vortex:identity"}
 	JoinTokens  = Table[JoinRecord]{Type: "JoinRecord", Prefix: "vortex:join"}
+	Servers     = Table[ServerRecord]{Type: "ServerRecord", Prefix: "vortex:server"}
+	Members     = Table[MemberRecord]{Type: "MemberRecord", Prefix: "vortex:member"}
 )

@@ -26,7 +26,7 @@ var groups = map[string]group{
 	},
 	"core": {
 		packages: []string{
-			"vortex/internal/kind", "vortex/internal/kind/backup", "vortex/internal/kind/ksl/...", "vortex/internal/kind/engine", "vortex/internal/event", "vortex/internal/authz",
+			"vortex/internal/kind", "vortex/internal/kind/backup", "vortex/internal/kind/ksl/...", "vortex/internal/kind/engine", "vortex/internal/kind/engine/swap", "vortex/internal/event", "vortex/internal/authz",
 			"vortex/internal/loop", "vortex/internal/settings", "vortex/internal/runtime", "vortex/internal/cluster/pki",
 			"vortex/internal/health", "vortex/internal/spec", "vortex/internal/rollout", "vortex/internal/scheduler",
 		},
@@ -36,7 +36,7 @@ var groups = map[string]group{
 	"loop": {
 		packages: []string{
 			"vortex/internal/election", "vortex/internal/autoscale", "vortex/internal/deploy", "vortex/internal/placement",
-			"vortex/internal/nodes", "vortex/internal/endpoints", "vortex/internal/agent", "vortex/internal/edge/...",
+			"vortex/internal/nodes", "vortex/internal/endpoints", "vortex/internal/agent", "vortex/internal/edge/...", "vortex/internal/consensus",
 		},
 		may:     []string{"domain", "core"},
 		because: "loops speak to each other through the store alone, so that each can be restarted, moved and tested by itself",
