@@ -27,8 +27,7 @@ type Engine struct {
 type lease struct {
 	engine engine.Engine
 	users  sync.WaitGroup
-	ended  context.Context // ends when another engine has taken its place
-	end    context.CancelFunc
+	ended  chan struct{} // closed when another engine has taken its place
 }
 
 // errReplaced is why a watch of an engine ended that has been replaced.
@@ -37,11 +36,7 @@ var errReplaced = errors.New("the engine was replaced")
 // New returns an engine that stands on another one until Replace.
 func New(first engine.Engine) *Engine { return &Engine{current: newLease(first)} }
 
-func newLease(e engine.Engine) *lease {
-	l := &lease{engine: e}
-	l.ended, l.end = context.WithCancel(context.Background())
-	return l
-}
+func newLease(e engine.Engine) *lease { return &lease{engine: e, ended: make(chan struct{})} }
 
 // Replace makes everything that begins from now on use the next engine, and closes the one before once nothing uses it any more.
 // The next engine must have everything that the one before has shown; Replace waits for that until ctx ends, and changes nothing when it fails.
@@ -63,7 +58,7 @@ func (e *Engine) Replace(ctx context.Context, next engine.Engine) error {
 	old := e.current
 	e.current = fresh
 	e.mu.Unlock()
-	old.end()
+	close(old.ended)
 	old.users.Wait()
 	return old.engine.Close()
 }
@@ -131,8 +126,13 @@ func (e *Engine) watch(ctx context.Context, from int64, yield func(engine.Batch,
 	defer l.users.Done()
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(l.ended, func() { cancel(errReplaced) })
-	defer stop()
+	go func() {
+		select {
+		case <-inner.Done():
+		case <-l.ended:
+			cancel(errReplaced)
+		}
+	}()
 	for batch, err := range l.engine.Watch(inner, from) {
 		if err != nil {
 			if replaced(inner) {
