@@ -1143,6 +1143,13 @@ type NodeRecord struct {
 	Version       string            `json:"version,omitempty"`
 	Unschedulable *bool             `json:"unschedulable,omitempty"`
 	StartedAt     time.Time         `json:"started_at,omitzero"`
+	Subnet        string            `json:"subnet,omitempty"` // of the instances' addresses on it, when it belongs to a cluster
+}
+
+// SubnetRecord is a record below vortex:subnet.
+// A part of the cluster's address range that a node claimed for its instances. The id is the subnet, like 10.42.7.0/24.
+type SubnetRecord struct {
+	Node string `json:"node"`
 }
 
 // EdgeRecord is a record below vortex:edge.
@@ -1443,6 +1450,7 @@ var (
 	Routers     = Table[RouterRecord]{Type: "RouterRecord", Prefix: "router"}
 	Containers  = Table[ContainerRecord]{Type: "ContainerRecord", Prefix: "vortex:container"}
 	Nodes       = Table[NodeRecord]{Type: "NodeRecord", Prefix: "vortex:node"}
+	Subnets     = Table[SubnetRecord]{Type: "SubnetRecord", Prefix: "vortex:subnet"}
 	Edges       = Table[EdgeRecord]{Type: "EdgeRecord", Prefix: "vortex:edge"}
 	Quotas      = Table[QuotaRecord]{Type: "QuotaRecord", Prefix: "vortex:quota"}
 	Events      = Table[EventRecord]{Type: "EventRecord", Prefix: "vortex:event"}

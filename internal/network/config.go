@@ -18,6 +18,8 @@ type Config struct {
 	// Subnet is the IPv4 network instances live in; its first address is the bridge's own. When it is
 	// not set, 10.88.0.0/16 is used or, when that overlaps a route of the node, the first free of some others.
 	Subnet netip.Prefix
+	// Cluster is the range that the subnets of a cluster's nodes are of. Instances keep their own addresses towards it. Default: none.
+	Cluster netip.Prefix
 	// Table is the name of the nftables table (family ip). Default "vortex".
 	Table string
 	// DataDir holds the slots. It belongs to one Network at a time.

@@ -24,13 +24,14 @@ import (
 //	chain output     hook output     -100   the same, for the node's own connections
 //	chain postrouting hook postrouting 100  oifname BRIDGE ip saddr 127.0.0.0/8 masquerade        (127.0.0.1:port)
 //	                                        oifname BRIDGE ip saddr SUBNET ct status dnat masquerade  (a neighbour's published port)
-//	                                        oifname != BRIDGE ip saddr SUBNET masquerade           (egress)
+//	                                        oifname != BRIDGE ip saddr SUBNET ip daddr != CLUSTER masquerade  (egress)
 //
 // The raw rule keeps route_localnet, which the first one needs, from opening the node's loopback to instances.
 type firewall struct {
 	table      string
 	bridge     string
 	subnet     netip.Prefix
+	cluster    netip.Prefix // of the nodes' subnets; invalid: none
 	dockerUser bool
 
 	mu     sync.Mutex // one transaction at a time
@@ -122,7 +123,16 @@ func (f *firewall) addChains(c *nftables.Conn, t *nftables.Table) {
 	chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
 		join(onBridge, address(ipSrc, loop), masq),
 		join(onBridge, address(ipSrc, f.subnet), translated(), masq),
-		join(offBridge, address(ipSrc, f.subnet), masq))
+		f.egress(offBridge, masq))
+}
+
+// egress is the rule for what leaves the node; instances of other nodes see where it came from.
+func (f *firewall) egress(offBridge, masq []expr.Any) []expr.Any {
+	from := join(offBridge, address(ipSrc, f.subnet))
+	if f.cluster.IsValid() {
+		from = join(from, elsewhere(ipDst, f.cluster))
+	}
+	return join(from, masq)
 }
 
 // adopt takes forwards over that the next install is to bring.

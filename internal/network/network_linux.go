@@ -116,7 +116,7 @@ func (n *Network) open() error {
 		return err
 	}
 	n.addrs, n.owned, n.pool, n.ports = newAddresses(n.cfg.Subnet), map[string]*slot{}, nil, newHostPorts()
-	n.fw = &firewall{table: n.cfg.Table, bridge: n.cfg.Bridge, subnet: n.cfg.Subnet, dockerUser: !n.cfg.NoDockerUser, wanted: map[hostPort]netip.AddrPort{}}
+	n.fw = &firewall{table: n.cfg.Table, bridge: n.cfg.Bridge, subnet: n.cfg.Subnet, cluster: n.cfg.Cluster, dockerUser: !n.cfg.NoDockerUser, wanted: map[hostPort]netip.AddrPort{}}
 	n.resolv = resolvContent(nodeResolv(), n.cfg.DNS, n.cfg.FallbackDNS)
 	n.bridge, err = n.setupBridge()
 	return err

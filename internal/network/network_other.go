@@ -4,6 +4,7 @@ package network
 
 import (
 	"context"
+	"net/netip"
 
 	"vortex"
 )
@@ -35,6 +36,9 @@ func (*Network) List(context.Context) ([]Attachment, error) { return nil, errLin
 
 // Reconcile fails.
 func (*Network) Reconcile(context.Context, map[string]bool) error { return errLinux }
+
+// SetRoutes fails.
+func (*Network) SetRoutes(context.Context, map[netip.Prefix]netip.Addr) error { return errLinux }
 
 // Close does nothing.
 func (*Network) Close() error { return nil }

@@ -40,11 +40,16 @@ func link(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 }
 
 // address matches a packet's source or destination.
-func address(offset uint32, p netip.Prefix) []expr.Any {
+func address(offset uint32, p netip.Prefix) []expr.Any { return compared(offset, expr.CmpOpEq, p) }
+
+// elsewhere matches a packet whose source or destination is outside of a prefix.
+func elsewhere(offset uint32, p netip.Prefix) []expr.Any { return compared(offset, expr.CmpOpNeq, p) }
+
+func compared(offset uint32, op expr.CmpOp, p netip.Prefix) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: net.CIDRMask(p.Bits(), 32), Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: p.Masked().Addr().AsSlice()},
+		&expr.Cmp{Op: op, Register: reg, Data: p.Masked().Addr().AsSlice()},
 	}
 }
 

@@ -35,7 +35,7 @@ var groups = map[string]group{
 	},
 	"loop": {
 		packages: []string{
-			"vortex/internal/election", "vortex/internal/autoscale", "vortex/internal/deploy", "vortex/internal/placement",
+			"vortex/internal/election", "vortex/internal/autoscale", "vortex/internal/deploy", "vortex/internal/placement", "vortex/internal/routes",
 			"vortex/internal/nodes", "vortex/internal/endpoints", "vortex/internal/agent", "vortex/internal/edge/...", "vortex/internal/consensus",
 		},
 		may:     []string{"domain", "core"},
