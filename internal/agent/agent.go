@@ -9,6 +9,7 @@ import (
 	stdruntime "runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vortex"
@@ -51,6 +52,9 @@ type Config struct {
 	Sweep time.Duration
 	// Starts is how many instances may be starting at once; default twice the number of CPUs.
 	Starts int
+	// Alone is how long the store has to be away before an instance that dies is started again here, because nobody can replace
+	// it; twice as long each time. Default 10 s.
+	Alone time.Duration
 	// StopOnExit stops and removes every instance when Run's context ends. Else they go on.
 	StopOnExit bool
 }
@@ -83,6 +87,9 @@ func (c *Config) validate() error {
 	if c.Sweep == 0 {
 		c.Sweep = defaultSweep
 	}
+	if c.Alone == 0 {
+		c.Alone = defaultAlone
+	}
 	if c.Starts == 0 {
 		c.Starts = 2 * stdruntime.NumCPU()
 	}
@@ -97,7 +104,8 @@ type Agent struct {
 	cfg    Config
 	log    *slog.Logger
 	writer *writer
-	slots  chan struct{} // one per start that may be going on
+	slots  chan struct{}             // one per start that may be going on
+	away   atomic.Pointer[time.Time] // since when the store does not answer; nil while it does
 
 	mu        sync.Mutex
 	instances map[string]*instance

@@ -55,6 +55,7 @@ func (i *instance) lost(why string) {
 func (i *instance) dead(st runtime.Status) {
 	i.endProbes()
 	i.phase = exited
+	i.diedAt = time.Now()
 	i.rec.Status = vortex.ContainerStatusDead
 	i.rec.PID = nil
 	if i.rec.Health == vortex.HealthHealthy {

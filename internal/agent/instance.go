@@ -39,6 +39,8 @@ type instance struct {
 	abort    context.CancelFunc // calls off the start that is going on
 	early    *runtime.Status    // an exit that came before the start returned
 	stopping bool               // we asked it to exit
+	diedAt   time.Time          // when we learned of its last exit
+	revived  int                // how often it was started again without a server's word
 	probe    *health.Probe      // nil when it has no check
 	probing  context.CancelFunc // ends the probes; nil before they begin
 	finished bool
@@ -151,6 +153,8 @@ func (i *instance) nextToRun() func(context.Context) error {
 		return i.check
 	case i.phase == running:
 		return nil
+	case dead && i.orphaned():
+		return i.revive
 	case dead && i.rec.Epoch != nil && i.want.placement.Epoch > *i.rec.Epoch, !dead && i.phase == exited:
 		return i.reset
 	case !dead && i.want.release != nil:

@@ -22,6 +22,7 @@ func (a *Agent) sweepEvery(ctx, life context.Context) {
 				a.sweep(ctx, life, driver)
 			}
 			a.sweepRecords()
+			a.notice()
 		}
 	}
 }
@@ -82,8 +83,8 @@ func (a *Agent) sweepRecords() {
 func (i *instance) republish() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.finished || i.rec.ID == "" {
-		return
+	if i.finished || i.rec.ID == "" || i.want.goal == goalGone {
+		return // or the record may be another node's by now
 	}
 	if _, err := i.agent.cfg.Store.Get(vortex.Containers.Key(i.id)); vortex.IsKind(err, vortex.NotFound) {
 		i.save()

@@ -128,7 +128,7 @@ func (w *writer) restore(batch []kind.Op) {
 	}
 }
 
-// commit writes a batch in one transaction. A record that the schema refuses must not hold up the others, so
+// commit writes a batch in one transaction. A record that the schema or the servers refuse must not hold up the others, so
 // then they are written one by one and the refused one is dropped.
 func (w *writer) commit(ctx context.Context, batch []kind.Op) error {
 	batch = slices.DeleteFunc(batch, w.done)
@@ -136,12 +136,12 @@ func (w *writer) commit(ctx context.Context, batch []kind.Op) error {
 		return nil
 	}
 	_, err := w.store.Commit(ctx, kind.Txn{Ops: batch})
-	if !vortex.IsKind(err, vortex.Invalid) {
+	if !refused(err) {
 		return err
 	}
 	for _, op := range batch {
 		_, err := w.store.Commit(ctx, kind.Txn{Ops: []kind.Op{op}})
-		if vortex.IsKind(err, vortex.Invalid) {
+		if refused(err) {
 			w.log.ErrorContext(ctx, "Record refused by the store", "key", op.Key, "err", err)
 			continue
 		}
@@ -150,6 +150,12 @@ func (w *writer) commit(ctx context.Context, batch []kind.Op) error {
 		}
 	}
 	return nil
+}
+
+// refused reports whether a record will not be taken however often it is written: it is none of its type, or it has become
+// another node's.
+func refused(err error) bool {
+	return vortex.IsKind(err, vortex.Invalid) || vortex.IsKind(err, vortex.Denied)
 }
 
 // done reports whether the store holds already what op would write.
