@@ -51,7 +51,7 @@ func (i *instance) revive(life context.Context) error {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.log.Warn("Instance started again here: no server can be reached that would replace it", "app", i.rec.ClientID, "reason", i.rec.Reason)
+	i.log.WarnContext(life, "Instance started again here: no server can be reached that would replace it", "app", i.rec.ClientID, "reason", i.rec.Reason)
 	i.agent.record(&i.rec, "InstanceRestarted", vortex.SeverityWarning, "started again on its node, which reached no server: "+i.rec.Reason)
 	i.revived++
 	i.phase, i.rec = absent, vortex.ContainerRecord{}

@@ -45,14 +45,10 @@ func (c *control) start() {
 
 func (c *control) stop() { c.srv.Stop(); <-c.done }
 
-// agentStore is the store of a machine that keeps none: of placements and containers it holds its node's.
+// agentStore is the store of a machine that keeps none.
 func (c *control) agentStore() *kind.Store {
 	c.t.Helper()
-	mine := &kind.Filter{Field: "node", Value: node}
-	eng, err := remote.Config{Servers: []string{c.addr}, Token: serverToken, Hold: []kind.Selection{
-		{Prefix: vortex.Placements.Prefix + ":", Filter: mine}, {Prefix: vortex.Containers.Prefix + ":", Filter: mine},
-		{Prefix: vortex.Instances.Prefix + ":"}, {Prefix: vortex.Releases.Prefix + ":"}, {Prefix: vortex.Nodes.Prefix + ":"},
-	}}.Open(c.t.Context())
+	eng, err := remote.Config{Servers: []string{c.addr}, Token: serverToken, Hold: agent.Needs(node)}.Open(c.t.Context())
 	if err != nil {
 		c.t.Fatal(err)
 	}

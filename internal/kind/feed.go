@@ -20,6 +20,7 @@ type Feed struct {
 	ready chan struct{} // one slot; every part wakes it
 	ahead [][]Batch     // taken of each part, and newer than what every part has told
 	told  int64         // everything up to it was returned
+	via   []*following  // the selections whose records others name
 
 	reach   atomic.Int64 // a mark is wanted as soon as everything up to it was returned
 	once    sync.Once
@@ -49,6 +50,7 @@ func (s *Store) Feed(ctx context.Context, selections []Selection, from int64, ev
 			return nil, vortex.Errorf(vortex.OutOfRange, "revision %d is not in memory any more; select anew and follow from there", from)
 		}
 	}
+	f.via = s.followings(selections)
 	signal(f.ready)
 	return f, nil
 }
@@ -167,7 +169,12 @@ func (f *Feed) merge(reached int64) (merged []Batch) {
 			}
 			f.ahead[i] = ahead[1:]
 		}
-		merged = append(merged, batch)
+		if len(f.via) > 0 {
+			batch = f.resolve(batch)
+		}
+		if len(batch.Events) > 0 {
+			merged = append(merged, batch)
+		}
 	}
 	for _, ahead := range f.ahead {
 		if len(ahead) > 0 {

@@ -2870,6 +2870,7 @@ type Selection struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Prefix        []byte                 `protobuf:"bytes,100,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	Filter        *ScanFilter            `protobuf:"bytes,101,opt,name=filter,proto3" json:"filter,omitempty"` // its field is indexed in the type below the prefix
+	Via           *Via                   `protobuf:"bytes,102,opt,name=via,proto3" json:"via,omitempty"`       // instead of a filter
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2918,6 +2919,67 @@ func (x *Selection) GetFilter() *ScanFilter {
 	return nil
 }
 
+func (x *Selection) GetVia() *Via {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
+// Via names records by others: those whose key is the selection's prefix and then what the others have in some fields, with colons
+// between.
+type Via struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        []byte                 `protobuf:"bytes,100,opt,name=prefix,proto3" json:"prefix,omitempty"` // of the selection that the others are of; in the same request, and itself without via
+	Fields        []string               `protobuf:"bytes,101,rep,name=fields,proto3" json:"fields,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Via) Reset() {
+	*x = Via{}
+	mi := &file_kind_kind_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Via) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Via) ProtoMessage() {}
+
+func (x *Via) ProtoReflect() protoreflect.Message {
+	mi := &file_kind_kind_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Via.ProtoReflect.Descriptor instead.
+func (*Via) Descriptor() ([]byte, []int) {
+	return file_kind_kind_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *Via) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *Via) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
 type RangeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lo            []byte                 `protobuf:"bytes,100,opt,name=lo,proto3" json:"lo,omitempty"`
@@ -2930,7 +2992,7 @@ type RangeRequest struct {
 
 func (x *RangeRequest) Reset() {
 	*x = RangeRequest{}
-	mi := &file_kind_kind_proto_msgTypes[45]
+	mi := &file_kind_kind_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2942,7 +3004,7 @@ func (x *RangeRequest) String() string {
 func (*RangeRequest) ProtoMessage() {}
 
 func (x *RangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[45]
+	mi := &file_kind_kind_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2955,7 +3017,7 @@ func (x *RangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeRequest.ProtoReflect.Descriptor instead.
 func (*RangeRequest) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{45}
+	return file_kind_kind_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RangeRequest) GetLo() []byte {
@@ -2997,7 +3059,7 @@ type RangePart struct {
 
 func (x *RangePart) Reset() {
 	*x = RangePart{}
-	mi := &file_kind_kind_proto_msgTypes[46]
+	mi := &file_kind_kind_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3071,7 @@ func (x *RangePart) String() string {
 func (*RangePart) ProtoMessage() {}
 
 func (x *RangePart) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[46]
+	mi := &file_kind_kind_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3084,7 @@ func (x *RangePart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangePart.ProtoReflect.Descriptor instead.
 func (*RangePart) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{46}
+	return file_kind_kind_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RangePart) GetRevision() uint64 {
@@ -3054,7 +3116,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_kind_kind_proto_msgTypes[47]
+	mi := &file_kind_kind_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3066,7 +3128,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[47]
+	mi := &file_kind_kind_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3141,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{47}
+	return file_kind_kind_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Entry) GetKey() []byte {
@@ -3136,7 +3198,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_kind_kind_proto_msgTypes[48]
+	mi := &file_kind_kind_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3148,7 +3210,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[48]
+	mi := &file_kind_kind_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3161,7 +3223,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{48}
+	return file_kind_kind_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *FollowRequest) GetFromRevision() uint64 {
@@ -3196,7 +3258,7 @@ type FollowPart struct {
 
 func (x *FollowPart) Reset() {
 	*x = FollowPart{}
-	mi := &file_kind_kind_proto_msgTypes[49]
+	mi := &file_kind_kind_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3270,7 @@ func (x *FollowPart) String() string {
 func (*FollowPart) ProtoMessage() {}
 
 func (x *FollowPart) ProtoReflect() protoreflect.Message {
-	mi := &file_kind_kind_proto_msgTypes[49]
+	mi := &file_kind_kind_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3283,7 @@ func (x *FollowPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowPart.ProtoReflect.Descriptor instead.
 func (*FollowPart) Descriptor() ([]byte, []int) {
-	return file_kind_kind_proto_rawDescGZIP(), []int{49}
+	return file_kind_kind_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FollowPart) GetRevision() uint64 {
@@ -3466,10 +3528,14 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\x05local\x18d \x01(\bR\x05local\"A\n" +
 	"\rIndexResponse\x12\x1a\n" +
 	"\brevision\x18d \x01(\x04R\brevision\x12\x14\n" +
-	"\x05stale\x18e \x01(\bR\x05stale\"M\n" +
+	"\x05stale\x18e \x01(\bR\x05stale\"j\n" +
 	"\tSelection\x12\x16\n" +
 	"\x06prefix\x18d \x01(\fR\x06prefix\x12(\n" +
-	"\x06filter\x18e \x01(\v2\x10.kind.ScanFilterR\x06filter\"\x80\x01\n" +
+	"\x06filter\x18e \x01(\v2\x10.kind.ScanFilterR\x06filter\x12\x1b\n" +
+	"\x03via\x18f \x01(\v2\t.kind.ViaR\x03via\"5\n" +
+	"\x03Via\x12\x16\n" +
+	"\x06prefix\x18d \x01(\fR\x06prefix\x12\x16\n" +
+	"\x06fields\x18e \x03(\tR\x06fields\"\x80\x01\n" +
 	"\fRangeRequest\x12\x0e\n" +
 	"\x02lo\x18d \x01(\fR\x02lo\x12\x0e\n" +
 	"\x02hi\x18e \x01(\fR\x02hi\x12\x1f\n" +
@@ -3537,7 +3603,7 @@ func file_kind_kind_proto_rawDescGZIP() []byte {
 }
 
 var file_kind_kind_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kind_kind_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_kind_kind_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_kind_kind_proto_goTypes = []any{
 	(Consistency)(0),          // 0: kind.Consistency
 	(*GetRequest)(nil),        // 1: kind.GetRequest
@@ -3585,11 +3651,12 @@ var file_kind_kind_proto_goTypes = []any{
 	(*IndexRequest)(nil),      // 43: kind.IndexRequest
 	(*IndexResponse)(nil),     // 44: kind.IndexResponse
 	(*Selection)(nil),         // 45: kind.Selection
-	(*RangeRequest)(nil),      // 46: kind.RangeRequest
-	(*RangePart)(nil),         // 47: kind.RangePart
-	(*Entry)(nil),             // 48: kind.Entry
-	(*FollowRequest)(nil),     // 49: kind.FollowRequest
-	(*FollowPart)(nil),        // 50: kind.FollowPart
+	(*Via)(nil),               // 46: kind.Via
+	(*RangeRequest)(nil),      // 47: kind.RangeRequest
+	(*RangePart)(nil),         // 48: kind.RangePart
+	(*Entry)(nil),             // 49: kind.Entry
+	(*FollowRequest)(nil),     // 50: kind.FollowRequest
+	(*FollowPart)(nil),        // 51: kind.FollowPart
 }
 var file_kind_kind_proto_depIdxs = []int32{
 	0,  // 0: kind.GetRequest.consistency:type_name -> kind.Consistency
@@ -3618,53 +3685,54 @@ var file_kind_kind_proto_depIdxs = []int32{
 	2,  // 23: kind.Change.before:type_name -> kind.Record
 	2,  // 24: kind.Change.after:type_name -> kind.Record
 	7,  // 25: kind.Selection.filter:type_name -> kind.ScanFilter
-	45, // 26: kind.RangeRequest.selections:type_name -> kind.Selection
-	48, // 27: kind.RangePart.entries:type_name -> kind.Entry
-	45, // 28: kind.FollowRequest.selections:type_name -> kind.Selection
-	48, // 29: kind.FollowPart.entries:type_name -> kind.Entry
-	1,  // 30: kind.KindService.Get:input_type -> kind.GetRequest
-	3,  // 31: kind.KindService.Put:input_type -> kind.PutRequest
-	5,  // 32: kind.KindService.Delete:input_type -> kind.DeleteRequest
-	8,  // 33: kind.KindService.RangeScan:input_type -> kind.RangeScanRequest
-	9,  // 34: kind.KindService.PrefixScan:input_type -> kind.PrefixScanRequest
-	11, // 35: kind.KindService.Query:input_type -> kind.QueryRequest
-	13, // 36: kind.KindService.Cas:input_type -> kind.CasRequest
-	15, // 37: kind.KindService.Watch:input_type -> kind.WatchRequest
-	17, // 38: kind.KindService.Sync:input_type -> kind.SyncRequest
-	22, // 39: kind.KindService.Txn:input_type -> kind.TxnRequest
-	28, // 40: kind.KindService.Schema:input_type -> kind.SchemaRequest
-	33, // 41: kind.KindService.Status:input_type -> kind.StatusRequest
-	35, // 42: kind.KindService.History:input_type -> kind.HistoryRequest
-	38, // 43: kind.KindService.Diff:input_type -> kind.DiffRequest
-	39, // 44: kind.KindService.Compact:input_type -> kind.CompactRequest
-	41, // 45: kind.KindService.Snapshot:input_type -> kind.SnapshotRequest
-	43, // 46: kind.KindService.Index:input_type -> kind.IndexRequest
-	46, // 47: kind.KindService.Range:input_type -> kind.RangeRequest
-	49, // 48: kind.KindService.Follow:input_type -> kind.FollowRequest
-	2,  // 49: kind.KindService.Get:output_type -> kind.Record
-	4,  // 50: kind.KindService.Put:output_type -> kind.PutResponse
-	6,  // 51: kind.KindService.Delete:output_type -> kind.DeleteResponse
-	10, // 52: kind.KindService.RangeScan:output_type -> kind.RangeScanResponse
-	10, // 53: kind.KindService.PrefixScan:output_type -> kind.RangeScanResponse
-	12, // 54: kind.KindService.Query:output_type -> kind.QueryResponse
-	14, // 55: kind.KindService.Cas:output_type -> kind.CasResponse
-	16, // 56: kind.KindService.Watch:output_type -> kind.WatchEvent
-	18, // 57: kind.KindService.Sync:output_type -> kind.SyncPayload
-	27, // 58: kind.KindService.Txn:output_type -> kind.TxnResponse
-	29, // 59: kind.KindService.Schema:output_type -> kind.SchemaResponse
-	34, // 60: kind.KindService.Status:output_type -> kind.StatusResponse
-	36, // 61: kind.KindService.History:output_type -> kind.Transaction
-	37, // 62: kind.KindService.Diff:output_type -> kind.Change
-	40, // 63: kind.KindService.Compact:output_type -> kind.CompactResponse
-	42, // 64: kind.KindService.Snapshot:output_type -> kind.SnapshotPart
-	44, // 65: kind.KindService.Index:output_type -> kind.IndexResponse
-	47, // 66: kind.KindService.Range:output_type -> kind.RangePart
-	50, // 67: kind.KindService.Follow:output_type -> kind.FollowPart
-	49, // [49:68] is the sub-list for method output_type
-	30, // [30:49] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	46, // 26: kind.Selection.via:type_name -> kind.Via
+	45, // 27: kind.RangeRequest.selections:type_name -> kind.Selection
+	49, // 28: kind.RangePart.entries:type_name -> kind.Entry
+	45, // 29: kind.FollowRequest.selections:type_name -> kind.Selection
+	49, // 30: kind.FollowPart.entries:type_name -> kind.Entry
+	1,  // 31: kind.KindService.Get:input_type -> kind.GetRequest
+	3,  // 32: kind.KindService.Put:input_type -> kind.PutRequest
+	5,  // 33: kind.KindService.Delete:input_type -> kind.DeleteRequest
+	8,  // 34: kind.KindService.RangeScan:input_type -> kind.RangeScanRequest
+	9,  // 35: kind.KindService.PrefixScan:input_type -> kind.PrefixScanRequest
+	11, // 36: kind.KindService.Query:input_type -> kind.QueryRequest
+	13, // 37: kind.KindService.Cas:input_type -> kind.CasRequest
+	15, // 38: kind.KindService.Watch:input_type -> kind.WatchRequest
+	17, // 39: kind.KindService.Sync:input_type -> kind.SyncRequest
+	22, // 40: kind.KindService.Txn:input_type -> kind.TxnRequest
+	28, // 41: kind.KindService.Schema:input_type -> kind.SchemaRequest
+	33, // 42: kind.KindService.Status:input_type -> kind.StatusRequest
+	35, // 43: kind.KindService.History:input_type -> kind.HistoryRequest
+	38, // 44: kind.KindService.Diff:input_type -> kind.DiffRequest
+	39, // 45: kind.KindService.Compact:input_type -> kind.CompactRequest
+	41, // 46: kind.KindService.Snapshot:input_type -> kind.SnapshotRequest
+	43, // 47: kind.KindService.Index:input_type -> kind.IndexRequest
+	47, // 48: kind.KindService.Range:input_type -> kind.RangeRequest
+	50, // 49: kind.KindService.Follow:input_type -> kind.FollowRequest
+	2,  // 50: kind.KindService.Get:output_type -> kind.Record
+	4,  // 51: kind.KindService.Put:output_type -> kind.PutResponse
+	6,  // 52: kind.KindService.Delete:output_type -> kind.DeleteResponse
+	10, // 53: kind.KindService.RangeScan:output_type -> kind.RangeScanResponse
+	10, // 54: kind.KindService.PrefixScan:output_type -> kind.RangeScanResponse
+	12, // 55: kind.KindService.Query:output_type -> kind.QueryResponse
+	14, // 56: kind.KindService.Cas:output_type -> kind.CasResponse
+	16, // 57: kind.KindService.Watch:output_type -> kind.WatchEvent
+	18, // 58: kind.KindService.Sync:output_type -> kind.SyncPayload
+	27, // 59: kind.KindService.Txn:output_type -> kind.TxnResponse
+	29, // 60: kind.KindService.Schema:output_type -> kind.SchemaResponse
+	34, // 61: kind.KindService.Status:output_type -> kind.StatusResponse
+	36, // 62: kind.KindService.History:output_type -> kind.Transaction
+	37, // 63: kind.KindService.Diff:output_type -> kind.Change
+	40, // 64: kind.KindService.Compact:output_type -> kind.CompactResponse
+	42, // 65: kind.KindService.Snapshot:output_type -> kind.SnapshotPart
+	44, // 66: kind.KindService.Index:output_type -> kind.IndexResponse
+	48, // 67: kind.KindService.Range:output_type -> kind.RangePart
+	51, // 68: kind.KindService.Follow:output_type -> kind.FollowPart
+	50, // [50:69] is the sub-list for method output_type
+	31, // [31:50] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_kind_kind_proto_init() }
@@ -3697,7 +3765,7 @@ func file_kind_kind_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kind_kind_proto_rawDesc), len(file_kind_kind_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

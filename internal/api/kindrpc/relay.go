@@ -45,6 +45,9 @@ func (s *Service) relay(ctx context.Context, in []*kindpb.Selection) (access, []
 		if f := sel.GetFilter(); f != nil {
 			selections[i].Filter = &kind.Filter{Field: f.GetField(), Value: f.GetValue()}
 		}
+		if via := sel.GetVia(); via != nil {
+			selections[i].Via = &kind.Via{Prefix: string(via.GetPrefix()), Fields: via.GetFields()}
+		}
 		if err := acc.scan(selections[i].Prefix); err != nil {
 			return acc, nil, err
 		}

@@ -112,6 +112,9 @@ func selection(sel kind.Selection) *kindpb.Selection {
 	if f := sel.Filter; f != nil {
 		out.Filter = &kindpb.ScanFilter{Field: f.Field, Value: f.Value}
 	}
+	if via := sel.Via; via != nil {
+		out.Via = &kindpb.Via{Prefix: []byte(via.Prefix), Fields: via.Fields}
+	}
 	return out
 }
 

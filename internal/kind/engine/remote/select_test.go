@@ -94,11 +94,123 @@ func TestMemoryOfASelection(t *testing.T) {
 	}
 }
 
+// agentHolds is what an agent on n1 holds: its placements, and the instances and releases that they name.
+func agentHolds() []kind.Selection {
+	return append(placementsOf("n1"),
+		kind.Selection{Prefix: vortex.Instances.Prefix + ":", Via: &kind.Via{Prefix: vortex.Placements.Prefix + ":", Fields: []string{"instance"}}},
+		kind.Selection{Prefix: vortex.Releases.Prefix + ":", Via: &kind.Via{Prefix: vortex.Placements.Prefix + ":", Fields: []string{"client_id", "release"}}})
+}
+
+// want writes the instances of placements, and a release of the app.
+func want(tb testing.TB, store *kind.Store, node string, n int, state vortex.WantedState) {
+	tb.Helper()
+	var txn kind.Txn
+	for i := range n {
+		id := fmt.Sprintf("%s-%05d", node, i)
+		op, err := kind.PutOp(vortex.Instances, &vortex.InstanceRecord{ID: id, ClientID: "web", Release: 1, Wanted: state, CreatedAt: time.Now().UTC()}, id)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		txn.Ops = append(txn.Ops, op)
+	}
+	for from := 0; from < len(txn.Ops); from += 2000 {
+		if _, err := store.Commit(tb.Context(), kind.Txn{Ops: txn.Ops[from:min(from+2000, len(txn.Ops))]}); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+func release(tb testing.TB, store *kind.Store, app string, number uint64) {
+	tb.Helper()
+	spec := vortex.App{Metadata: vortex.Metadata{Name: app}, Spec: vortex.AppSpec{Type: vortex.AppTypeWorker, Image: "img"}}
+	spec.SetDefaults()
+	rec := vortex.ReleaseRecord{ClientID: app, Number: number, Hash: "h", Spec: spec, CreatedAt: time.Now().UTC()}
+	if _, err := kind.Put(tb.Context(), store, vortex.Releases, &rec, app, fmt.Sprint(number)); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// TestRecordsThatOthersName holds ten thousand instances elsewhere against what an agent holds: what its own placements name, as it
+// comes, changes and goes.
+func TestRecordsThatOthersName(t *testing.T) {
+	store := kindtest.Open(t)
+	s := serve(t, store)
+	release(t, store, "web", 1)
+	release(t, store, "web", 2)
+	release(t, store, "other", 1)
+	want(t, store, "n1", 5, vortex.WantedStateRunning)
+	want(t, store, "n2", 10_000, vortex.WantedStateRunning)
+	place(t, store, "n1", 3)
+	place(t, store, "n2", 10_000)
+	mirror := storeOn(t, open(t, remote.Config{Servers: []string{s.addr}, Hold: agentHolds()}))
+	held := func(what string, placements, instances, releases int) {
+		t.Helper()
+		var got string
+		wanted := fmt.Sprint(placements, instances, releases)
+		defer func() {
+			if t.Failed() {
+				t.Logf("held: %s; want %s", got, wanted)
+			}
+		}()
+		kindtest.Eventually(t, what, func() bool {
+			got = fmt.Sprint(len(kind.All(mirror, vortex.Placements)), len(kind.All(mirror, vortex.Instances)), len(kind.All(mirror, vortex.Releases)))
+			return got == wanted
+		})
+	}
+	held("what was there", 3, 3, 1)
+	place(t, store, "n1", 5)
+	held("what is named from now on", 5, 5, 1)
+	want(t, store, "n1", 5, vortex.WantedStateStopped)
+	want(t, store, "n2", 10_000, vortex.WantedStateStopped)
+	kindtest.Eventually(t, "what changes", func() bool {
+		for _, i := range kind.All(mirror, vortex.Instances) {
+			if i.Value.Wanted != vortex.WantedStateStopped {
+				return false
+			}
+		}
+		return true
+	})
+	moved, err := kind.Get(mirror, vortex.Placements, "n1-00000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := *moved.Value
+	next.Release = 2
+	if _, err := kind.Put(within(t), mirror, vortex.Placements, &next, moved.ID); err != nil {
+		t.Fatal(err)
+	}
+	held("another release", 5, 5, 2)
+	next.Node = "n2"
+	if _, err := kind.Put(within(t), mirror, vortex.Placements, &next, moved.ID); err != nil {
+		t.Fatal(err)
+	}
+	held("what is not named any more is gone", 4, 4, 1)
+	s.stop()
+	if _, err := store.Delete(t.Context(), vortex.Placements.Key("n1-00001")); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	held("and what is missed is made up for", 3, 3, 1)
+	s.stop()
+	if _, err := store.Delete(t.Context(), vortex.Placements.Key("n1-00002")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Compact(t.Context(), store.Revision()); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	held("also when it was forgotten", 2, 2, 1)
+	if kib := mirror.MemoryBytes() >> 10; kib > 20 {
+		t.Errorf("the store takes %d KiB beside ten thousand instances elsewhere; want at most 20", kib)
+	}
+}
+
 func TestSelectionsThatAreRefused(t *testing.T) {
 	s := serve(t, kindtest.Open(t))
 	for what, hold := range map[string][]kind.Selection{
 		"a prefix twice":         {{Prefix: "a:"}, {Prefix: "a:b:"}},
 		"a field without index":  {{Prefix: vortex.Placements.Prefix + ":", Filter: &kind.Filter{Field: "epoch", Value: "1"}}},
+		"named by nobody":        {{Prefix: "a:", Via: &kind.Via{Prefix: "b:", Fields: []string{"x"}}}},
 		"a filter without types": {{Prefix: "none:", Filter: &kind.Filter{Field: "node", Value: "n1"}}},
 	} {
 		e := open(t, remote.Config{Servers: []string{s.addr}, Hold: hold})
