@@ -3,6 +3,7 @@ package remote_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -125,7 +126,7 @@ func release(tb testing.TB, store *kind.Store, app string, number uint64) {
 	spec := vortex.App{Metadata: vortex.Metadata{Name: app}, Spec: vortex.AppSpec{Type: vortex.AppTypeWorker, Image: "img"}}
 	spec.SetDefaults()
 	rec := vortex.ReleaseRecord{ClientID: app, Number: number, Hash: "h", Spec: spec, CreatedAt: time.Now().UTC()}
-	if _, err := kind.Put(tb.Context(), store, vortex.Releases, &rec, app, fmt.Sprint(number)); err != nil {
+	if _, err := kind.Put(tb.Context(), store, vortex.Releases, &rec, app, strconv.FormatUint(number, 10)); err != nil {
 		tb.Fatal(err)
 	}
 }
