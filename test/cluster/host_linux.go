@@ -38,7 +38,7 @@ type Host struct {
 }
 
 const (
-	patience = 30 * time.Second // for what takes milliseconds on an idle machine
+	patience = 60 * time.Second // for what takes milliseconds on an idle machine
 	diskSize = 1 << 30          // a bound: memory is taken as it is written
 )
 
