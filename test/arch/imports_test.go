@@ -63,6 +63,11 @@ var groups = map[string]group{
 		may:      []string{"domain", "wire", "core", "client", "api"},
 		because:  "the API writes what was declared and reads the rest; it shares its types with the client and calls no loop",
 	},
+	"session": {
+		packages: []string{"vortex/internal/session"},
+		may:      []string{"domain", "wire", "core", "kit"},
+		because:  "it is transport and opinions: what follows from them is for loops, which never meet it",
+	},
 	"client": {
 		packages: []string{"vortex/client"},
 		may:      []string{"domain", "wire"},
@@ -80,7 +85,7 @@ var groups = map[string]group{
 	},
 	"node": {
 		packages: []string{"vortex/internal/node"},
-		may:      []string{"domain", "wire", "core", "loop", "kit", "adapter", "api", "client", "config"},
+		may:      []string{"domain", "wire", "core", "loop", "kit", "adapter", "session", "api", "client", "config"},
 		because:  "the one place that knows who needs whom; no part may need it",
 	},
 	"cmd": {

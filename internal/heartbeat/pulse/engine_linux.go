@@ -62,6 +62,7 @@ const (
 	lateLimit    = int64(5 * time.Millisecond)
 	// shortestInterval bounds what a parent may ask for.
 	shortestInterval = int64(time.Millisecond)
+	recentPings      = 8 // whose answers count
 	lookEvery        = int64(5 * time.Millisecond)
 	// hungAfter is how long a peer's parent may be silent: a busy machine delays a process without priority by 0.3 s.
 	hungAfter = int64(3 * time.Second)
@@ -225,7 +226,7 @@ func (e *engine) take(t int64, clean bool, d []byte, from *sockaddr) {
 		answer := e.body(l, t)
 		answer.echo = b.echo
 		e.sendTo(from, l.out.seal(e.outgoing[:0], kindPong, l.channel, answer))
-	case kind == kindPong && from == nil && b.echo == l.echo:
+	case kind == kindPong && from == nil && l.echo-b.echo < recentPings:
 		page.Relayed.Store(t)
 	case kind == kindBeat && from != nil && l.watch:
 		l.detector.beat(t, b, lost, clean)
