@@ -11,6 +11,7 @@ const (
 	DefaultCPUMillis           = 100              // requested thousandths of a core
 	DefaultMemoryBytes         = 64 << 20         // requested
 	DefaultStopGrace           = 10 * time.Second // from SIGTERM to SIGKILL
+	DefaultLostAfter           = time.Second      // from a node's silence to instances in the places of its own
 	DefaultTargetRPS           = 100              // requests per second and replica
 	DefaultProbePeriodSeconds  = 5                //
 	DefaultProbeTimeoutSeconds = 2                //
@@ -143,6 +144,14 @@ func (a *App) StopGrace() time.Duration {
 		return time.Duration(*s) * time.Second
 	}
 	return DefaultStopGrace
+}
+
+// LostAfter returns for how long an instance's node may be silent before another instance takes its place.
+func (a *App) LostAfter() time.Duration {
+	if s := a.Spec.LostAfterSeconds; s != nil {
+		return time.Duration(*s * float64(time.Second))
+	}
+	return DefaultLostAfter
 }
 
 // ScalingMode returns who decides the number of replicas: auto unless the spec says manual.

@@ -178,6 +178,9 @@ func (c *checker) spec(a *App) {
 		c.err(item("spec.constraints", i), err)
 	}
 	c.dependencies(a)
+	if l := s.LostAfterSeconds; l != nil && !(*l >= 0 && *l <= maxSeconds) {
+		c.add("spec.lostAfterSeconds", "expected 0 to %d (a day), got %g", maxSeconds, *l)
+	}
 	if g := s.StopGracePeriodSeconds; g != nil && *g > maxSeconds {
 		c.add("spec.stopGracePeriodSeconds", "expected at most %d (a day), got %d", maxSeconds, *g)
 	}

@@ -446,6 +446,7 @@ type AppSpec struct {
 	Constraints            []string     `json:"constraints,omitempty"`
 	DependsOn              []Dependency `json:"dependsOn,omitempty"`
 	StopGracePeriodSeconds *uint32      `json:"stopGracePeriodSeconds,omitempty"` // SIGTERM to SIGKILL; default 10
+	LostAfterSeconds       *float64     `json:"lostAfterSeconds,omitempty"`       // its node is silent for so long: other instances take their places; default 1
 }
 
 // SetDefaults gives every field that is absent and has a default in the schema that value,
@@ -1030,10 +1031,11 @@ type PlacementRecord struct {
 // LivenessRecord is a record below vortex:liveness.
 // Written by the leader's node monitor.
 type LivenessRecord struct {
-	Node   string        `json:"node"`
-	State  LivenessState `json:"state"`
-	Since  time.Time     `json:"since"`
-	Reason string        `json:"reason,omitempty"`
+	Node        string        `json:"node"`
+	State       LivenessState `json:"state"`
+	Since       time.Time     `json:"since"`
+	Reason      string        `json:"reason,omitempty"`
+	SilentSince time.Time     `json:"silent_since,omitzero"` // it has not been heard since then; each app's lostAfterSeconds counts from it
 }
 
 // RouterRecord is a record below router.

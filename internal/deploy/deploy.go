@@ -191,6 +191,9 @@ func (d *Deployer) remember(name string, plan rollout.Plan, k *known, now time.T
 	if plan.Again > 0 {
 		d.due[name] = now.Add(plan.Again)
 	}
+	if left, ok := k.lost[name]; ok && (plan.Again == 0 || left < plan.Again) {
+		d.due[name] = now.Add(left)
+	}
 	delete(d.hot, name)
 	if k.waits(name) {
 		d.hot[name] = true

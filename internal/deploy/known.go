@@ -15,18 +15,22 @@ import (
 type known struct {
 	v        kind.View
 	settings settings.Settings
-	down     map[string]bool // nodes that are down
+	down     map[string]bool          // nodes that are down
+	silent   map[string]time.Time     // … since when they have not been heard
+	lost     map[string]time.Duration // apps with instances on such nodes -> how long until the first counts as lost
 	edges    []*vortex.EdgeRecord
 	left     func(app, instance string, router int64) int64 // see Deployer.leave
 }
 
 func read(v kind.View, base settings.Settings) *known {
-	k := &known{v: v, settings: base, down: map[string]bool{}}
+	k := &known{v: v, settings: base, down: map[string]bool{}, silent: map[string]time.Time{}, lost: map[string]time.Duration{}}
 	if changed, ok := kind.Lookup(v, vortex.Settings, settings.ID); ok {
 		k.settings = base.With(changed.Value)
 	}
 	for _, e := range kind.List(v, vortex.Liveness) {
-		k.down[e.ID] = e.Value.State == vortex.LivenessStateDown
+		if e.Value.State == vortex.LivenessStateDown {
+			k.down[e.ID], k.silent[e.ID] = true, e.Value.SilentSince
+		}
 	}
 	for _, e := range kind.List(v, vortex.Edges) {
 		if !k.down[e.Value.Node] {
@@ -55,7 +59,7 @@ func (k *known) input(name string, now time.Time) rollout.Input {
 		in.Blocked = k.blocked(e.Value, in.Rollout)
 	}
 	for _, e := range kind.Find(k.v, vortex.Instances, "client_id", name) {
-		in.Instances = append(in.Instances, k.instance(*e.Value))
+		in.Instances = append(in.Instances, k.instance(*e.Value, in.App, now))
 	}
 	return in
 }
@@ -68,17 +72,35 @@ func (k *known) desired(app *vortex.AppRecord) uint32 {
 	return k.settings.Desired(app, job.Value, job.ModRevision)
 }
 
-func (k *known) instance(rec vortex.InstanceRecord) rollout.Instance {
+func (k *known) instance(rec vortex.InstanceRecord, app *vortex.AppRecord, now time.Time) rollout.Instance {
 	in := rollout.Instance{InstanceRecord: rec, Routed: k.routed(&rec)}
 	if e, ok := kind.Lookup(k.v, vortex.Containers, rec.ID); ok {
 		in.Container = e.Value
-		in.Lost = k.down[e.Value.Node]
+		in.Lost = k.gone(e.Value.Node, app, now)
 	}
 	if e, ok := kind.Lookup(k.v, vortex.Placements, rec.ID); ok {
 		in.Explain = e.Value.Explain
-		in.Lost = in.Lost || k.down[e.Value.Node]
+		in.Lost = in.Lost || k.gone(e.Value.Node, app, now)
 	}
 	return in
+}
+
+// gone reports whether a node is down and has been silent for as long as an app allows; nobody waits for one whose app is deleted.
+func (k *known) gone(node string, app *vortex.AppRecord, now time.Time) bool {
+	if !k.down[node] {
+		return false
+	}
+	if app == nil {
+		return true
+	}
+	left := app.Spec.LostAfter() - now.Sub(k.silent[node])
+	if left <= 0 {
+		return true
+	}
+	if soonest, ok := k.lost[app.Name]; !ok || left < soonest {
+		k.lost[app.Name] = left
+	}
+	return false
 }
 
 // routed reports whether some edge may still send to an instance: its app's router lists it,

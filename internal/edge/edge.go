@@ -119,6 +119,7 @@ type Edge struct {
 	prober  *probe.Prober
 	ports   *l4.Server
 	taking  sync.Mutex // held while an update is taken in
+	nodes   gone
 
 	patience  atomic.Int64 // how long requests in flight may take at the end
 	synced    atomic.Bool

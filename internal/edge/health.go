@@ -102,11 +102,47 @@ func wanted(pools []*pool.Pool, silent map[*pool.Pool]bool, alone bool) []probe.
 
 // setNodes takes in what became known of nodes.
 func (e *Edge) setNodes(changes []NodeChange, reset bool) {
+	e.nodes.mu.Lock()
+	defer e.nodes.mu.Unlock()
+	if reset {
+		clear(e.nodes.stored)
+	}
 	nodes := make(map[string]bool, len(changes))
 	for _, c := range changes {
-		nodes[c.Node] = c.Gone
+		setOrDelete(&e.nodes.stored, c.Node, c.Gone)
+		nodes[c.Node] = c.Gone || e.nodes.own[c.Node]
+	}
+	for node := range e.nodes.own {
+		nodes[node] = true
 	}
 	e.table.Fleet().SetNodes(nodes, reset, e.pools())
+}
+
+// Suspect takes in that this machine's own detector takes a node to be silent, or no more. It does not wait for the store, and the
+// store's word alone does not lift it.
+func (e *Edge) Suspect(node string, silent bool) {
+	e.nodes.mu.Lock()
+	defer e.nodes.mu.Unlock()
+	setOrDelete(&e.nodes.own, node, silent)
+	e.table.Fleet().SetNodes(map[string]bool{node: silent || e.nodes.stored[node]}, false, e.pools())
+}
+
+// gone are the nodes that get no requests.
+type gone struct {
+	mu     sync.Mutex
+	stored map[string]bool // by the store's word
+	own    map[string]bool // by this machine's detector
+}
+
+func setOrDelete(set *map[string]bool, key string, in bool) {
+	if !in {
+		delete(*set, key)
+		return
+	}
+	if *set == nil {
+		*set = map[string]bool{}
+	}
+	(*set)[key] = true
 }
 
 // judging translates how a record says to judge backends.

@@ -3,7 +3,8 @@
 //
 // It guarantees more than the lock alone can: every lead has an epoch, larger than all before, and a kind.Writer whose commits
 // carry it, so that a server which lost the lead while it was paused cannot write any more. A server that finds
-// its own name in the lock takes it at once: its earlier process is dead.
+// its own name in the lock takes it at once: its earlier process is dead. So it does when it knows that the leader is dead, and can
+// commit: should it be wrong, the epoch keeps the old leader from writing all the same.
 package election
 
 import (
@@ -28,7 +29,17 @@ type Election struct {
 	Address string
 	// TTL, Renew and Retry default to 5 s, 3 s and 2 s.
 	TTL, Renew, Retry time.Duration
-	Log               *slog.Logger
+	// Peers know which servers have died; nil waits for the lock's expiry.
+	Peers Peers
+	Log   *slog.Logger
+}
+
+// Peers know which servers have died.
+type Peers interface {
+	// Dead reports whether a server's death is confirmed.
+	Dead(server string) bool
+	// Watch returns a channel that holds a value when that may have changed, and what ends it.
+	Watch() (news <-chan struct{}, stop func())
 }
 
 // The keys of the lock and of the fence. The fence changes only when the lead does.
@@ -52,6 +63,12 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, w kin
 	e.setDefaults()
 	watch := e.Store.Watch(kind.WatchOptions{Prefixes: []string{LockKey}})
 	defer func() { watch.Close() }()
+	var news <-chan struct{}
+	if e.Peers != nil {
+		var stop func()
+		news, stop = e.Peers.Watch()
+		defer stop()
+	}
 	for ctx.Err() == nil {
 		lock, w, err := e.take(ctx)
 		if err == nil {
@@ -63,7 +80,7 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, w kin
 		if !vortex.IsKind(err, vortex.Conflict) && ctx.Err() == nil {
 			e.Log.WarnContext(ctx, "Lock not taken", "err", err)
 		}
-		watch = e.wait(ctx, watch)
+		watch = e.wait(ctx, watch, news)
 	}
 	return nil
 }
@@ -107,7 +124,7 @@ func (e *Election) take(ctx context.Context) ([]byte, kind.Writer, error) {
 	return lock, kind.Writer{Store: e.Store, If: []kind.Condition{kind.IfRevision(fenceKey, rev)}}, nil
 }
 
-// free returns the condition under which the lock may be taken: absent, or left by our own earlier process.
+// free returns the condition under which the lock may be taken: absent, or left by our own earlier process or by a server that died.
 func (e *Election) free() (kind.Condition, error) {
 	held, err := kind.Get(e.Store, vortex.LeaderLocks, lockID)
 	switch {
@@ -115,16 +132,16 @@ func (e *Election) free() (kind.Condition, error) {
 		return kind.IfValue(LockKey, nil), nil
 	case err != nil:
 		return kind.Condition{}, err
-	case held.Value.ID == e.ID:
+	case held.Value.ID == e.ID, e.Peers != nil && e.Peers.Dead(held.Value.ID):
 		return kind.IfRevision(LockKey, held.ModRevision), nil
 	default:
 		return kind.Condition{}, vortex.Errorf(vortex.Conflict, "%s leads", held.Value.ID)
 	}
 }
 
-// wait returns when it is worth trying again: the lock changed, expired, the retry time has
+// wait returns when it is worth trying again: the lock changed, expired, a server died, the retry time has
 // passed, or ctx ended. It returns the watch to go on with.
-func (e *Election) wait(ctx context.Context, watch *kind.Watch) *kind.Watch {
+func (e *Election) wait(ctx context.Context, watch *kind.Watch, news <-chan struct{}) *kind.Watch {
 	delay := e.Retry
 	if rec, err := e.Store.Get(LockKey); err == nil && rec.ExpiresAt != 0 {
 		delay = min(delay, max(time.Until(time.UnixMilli(rec.ExpiresAt)), time.Millisecond))
@@ -132,6 +149,7 @@ func (e *Election) wait(ctx context.Context, watch *kind.Watch) *kind.Watch {
 	select {
 	case <-ctx.Done():
 	case <-time.After(delay):
+	case <-news:
 	case <-watch.Ready():
 		if _, err := watch.Take(); err != nil {
 			watch.Close()

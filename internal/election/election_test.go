@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,8 +24,14 @@ type candidate struct {
 // compete runs an election for a server until the test ends or stop is called.
 func compete(t *testing.T, store *kind.Store, id string, ttl time.Duration) *candidate {
 	t.Helper()
+	return competeBeside(t, store, id, ttl, nil)
+}
+
+// competeBeside is compete with somebody who knows which servers have died.
+func competeBeside(t *testing.T, store *kind.Store, id string, ttl time.Duration, peers election.Peers) *candidate {
+	t.Helper()
 	c := &candidate{leads: make(chan kind.Writer, 10), ended: make(chan struct{}, 10)}
-	e := &election.Election{Store: store, ID: id, TTL: ttl, Renew: ttl / 3, Retry: 2 * time.Second, Log: slog.New(slog.DiscardHandler)}
+	e := &election.Election{Store: store, ID: id, TTL: ttl, Renew: ttl / 3, Retry: 2 * time.Second, Peers: peers, Log: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
@@ -184,5 +191,58 @@ func TestFailedLeadIsReportedAndReleased(t *testing.T) {
 	}
 	if _, err := store.Get(election.LockKey); !vortex.IsKind(err, vortex.NotFound) {
 		t.Fatalf("the lock is kept: %v", err)
+	}
+}
+
+// dead is which servers have died.
+type dead struct {
+	mu      sync.Mutex
+	servers map[string]bool
+	news    chan struct{}
+}
+
+func (d *dead) Dead(server string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.servers[server]
+}
+
+func (d *dead) Watch() (news <-chan struct{}, stop func()) { return d.news, func() {} }
+
+func (d *dead) set(server string, is bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.servers[server] = is
+	d.news <- struct{}{}
+}
+
+// TestDeadLeadersLockIsTakenBeforeItExpires has a lock that nothing but a confirmed death can free.
+func TestDeadLeadersLockIsTakenBeforeItExpires(t *testing.T) {
+	store := kindtest.Open(t)
+	gone := vortex.LeaderLock{ID: "gone", Epoch: 7}
+	rev, err := kind.Put(t.Context(), store, vortex.LeaderLocks, &gone, "epoch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kind.PutTTL(t.Context(), store, vortex.LeaderLocks, time.Hour, &gone, "leader"); err != nil {
+		t.Fatal(err)
+	}
+	old := kind.Writer{Store: store, If: []kind.Condition{kind.IfRevision(vortex.LeaderLocks.Key("epoch"), rev)}}
+	peers := &dead{servers: map[string]bool{}, news: make(chan struct{}, 10)}
+	b := competeBeside(t, store, "b", time.Hour, peers)
+	peers.set("somebody else", true)
+	if err := old.Commit(t.Context(), kind.Op{Key: "x", Value: []byte("1")}); err != nil {
+		t.Fatalf("the leader cannot write though nobody said it is dead: %v", err)
+	}
+	peers.set("gone", true)
+	w := receive(t, "b leads", b.leads)
+	if now := lock(t, store); now.ID != "b" || now.Epoch != 8 {
+		t.Errorf("the lock is %+v", now)
+	}
+	if err := old.Commit(t.Context(), kind.Op{Key: "x", Value: []byte("2")}); !vortex.IsKind(err, vortex.Conflict) {
+		t.Errorf("the leader that was taken for dead writes: %v; want Conflict", err)
+	}
+	if err := w.Commit(t.Context(), kind.Op{Key: "x", Value: []byte("3")}); err != nil {
+		t.Errorf("the new leader's write: %v", err)
 	}
 }

@@ -1,9 +1,10 @@
 // Package nodes is the node monitor: it tells which nodes are alive.
 //
 // Heartbeats are memory, not log: every server hears them, and only the leader's monitor writes, and only
-// transitions, to vortex:liveness. A session that ends tells at once that its agent's process died; silence first makes a
-// node Suspect and, when it lasts, Down. When more than half of the nodes would be suspect at once the observer itself
-// is at fault, and nothing is changed.
+// transitions, to vortex:liveness. A session that ends, or heartbeats that stop, make a node Suspect at once: edges stop sending there and the scheduler
+// stops placing there. It is Down once its death is confirmed, because nobody else reaches it either, and it has been silent for as long as the
+// least patient app allows; then its instances are replaced, each app's after its own lostAfterSeconds. When more than half of the nodes would be
+// suspect at once the observer itself is at fault, and nothing is changed. A new leader has heard the same beats, and goes on.
 package nodes
 
 import (
@@ -11,74 +12,11 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"vortex"
 	"vortex/internal/kind"
 )
-
-// Heartbeats remembers when each node was last heard. The zero value is ready; it outlives leads.
-type Heartbeats struct {
-	mu    sync.Mutex
-	last  map[string]time.Time
-	ended map[string]bool
-	wake  chan struct{}
-}
-
-// Beat notes that a node was heard now.
-func (h *Heartbeats) Beat(node string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.init()
-	fresh := h.last[node].IsZero() || h.ended[node]
-	h.last[node] = time.Now()
-	delete(h.ended, node)
-	if fresh {
-		h.signal()
-	}
-}
-
-// End notes that a node's session broke.
-func (h *Heartbeats) End(node string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.init()
-	h.ended[node] = true
-	h.signal()
-}
-
-func (h *Heartbeats) init() {
-	if h.last == nil {
-		h.last, h.ended, h.wake = map[string]time.Time{}, map[string]bool{}, make(chan struct{}, 1)
-	}
-}
-
-func (h *Heartbeats) signal() {
-	select {
-	case h.wake <- struct{}{}:
-	default:
-	}
-}
-
-// changed returns a channel that holds a value when a session began or ended.
-func (h *Heartbeats) changed() <-chan struct{} {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.init()
-	return h.wake
-}
-
-// silence returns for how long a node was not heard, counted from since at the longest, and whether its session ended.
-func (h *Heartbeats) silence(node string, since, now time.Time) (time.Duration, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	last := h.last[node]
-	if last.Before(since) {
-		last = since
-	}
-	return now.Sub(last), h.ended[node]
-}
 
 // Events takes what happened; recording never waits.
 type Events interface {
@@ -89,7 +27,7 @@ type Events interface {
 type Monitor struct {
 	Writer     kind.Writer
 	Heartbeats *Heartbeats
-	// SuspectAfter and DownAfter are how long a node is silent before it is Suspect and Down; defaults 3 s and 15 s.
+	// SuspectAfter and DownAfter are how long a node that this server never heard is given, since the monitor began; defaults 3 s and 15 s.
 	SuspectAfter, DownAfter time.Duration
 	Events                  Events
 	Log                     *slog.Logger
@@ -99,6 +37,7 @@ const (
 	defaultSuspect = 3 * time.Second
 	defaultDown    = 15 * time.Second
 	checks         = 4 // looks at silence per SuspectAfter
+	retryAfter     = 20 * time.Millisecond
 )
 
 // Run writes transitions until ctx ends.
@@ -111,18 +50,27 @@ func (m *Monitor) Run(ctx context.Context) error {
 	}
 	watch := m.Writer.Store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Nodes.Prefix + ":"}})
 	defer func() { watch.Close() }()
+	news, stop := m.Heartbeats.Watch()
+	defer stop()
 	ticker := time.NewTicker(m.SuspectAfter / checks)
 	defer ticker.Stop()
 	began := time.Now()
 	for {
-		if err := m.pass(ctx, began); err != nil && ctx.Err() == nil {
+		again, err := m.pass(ctx, began)
+		if err != nil && ctx.Err() == nil {
 			m.Log.WarnContext(ctx, "Liveness not written", "err", err)
+			again = retryAfter
+		}
+		var due <-chan time.Time
+		if again > 0 {
+			due = time.After(again)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-		case <-m.Heartbeats.changed():
+		case <-due:
+		case <-news:
 		case <-watch.Ready():
 			if _, err := watch.Take(); err != nil {
 				watch.Close()
@@ -132,26 +80,40 @@ func (m *Monitor) Run(ctx context.Context) error {
 	}
 }
 
-// pass compares every node's silence with its record and commits what differs.
-func (m *Monitor) pass(ctx context.Context, began time.Time) error {
+// pass compares what is known of every node with its record and commits what differs. It returns when to look again
+// though nothing is heard, 0 for not at all.
+func (m *Monitor) pass(ctx context.Context, began time.Time) (again time.Duration, err error) {
 	var known []kind.Entry[vortex.NodeRecord]
 	records := map[string]*vortex.LivenessRecord{}
+	j := judge{Monitor: m, began: began, now: time.Now(), grace: vortex.DefaultLostAfter}
 	m.Writer.Store.View(func(v kind.View) {
 		known = kind.List(v, vortex.Nodes)
 		for _, e := range kind.List(v, vortex.Liveness) {
 			records[e.ID] = e.Value
 		}
+		for _, e := range kind.List(v, vortex.Apps) {
+			j.grace = min(j.grace, e.Value.Spec.LostAfter())
+		}
 	})
-	return m.write(ctx, m.transitions(known, records, began, time.Now()))
+	return j.again, m.write(ctx, j.transitions(known, records))
+}
+
+// judge is one pass.
+type judge struct {
+	*Monitor
+
+	began, now time.Time
+	grace      time.Duration // the shortest of any app
+	again      time.Duration // until when to look again
 }
 
 // transitions returns the records that differ from what is true. When more than half of the nodes that are not known
 // to be down would fail at once, only good news is believed.
-func (m *Monitor) transitions(known []kind.Entry[vortex.NodeRecord], records map[string]*vortex.LivenessRecord, began, now time.Time) (changed []vortex.LivenessRecord) {
+func (j *judge) transitions(known []kind.Entry[vortex.NodeRecord], records map[string]*vortex.LivenessRecord) (changed []vortex.LivenessRecord) {
 	failing, up := 0, 0
 	for _, n := range known {
 		old := records[n.ID]
-		next := m.state(n.ID, old, began, now)
+		next := j.state(n.ID, old)
 		if old == nil || old.State != vortex.LivenessStateDown {
 			up++
 			if fails(next.State) {
@@ -173,20 +135,52 @@ func fails(s vortex.LivenessState) bool {
 }
 
 // state returns what a node's record should say.
-func (m *Monitor) state(node string, old *vortex.LivenessRecord, began, now time.Time) vortex.LivenessRecord {
-	silence, ended := m.Heartbeats.silence(node, began, now)
-	rec := vortex.LivenessRecord{Node: node, State: vortex.LivenessStateReady, Since: now.UTC()}
-	switch {
-	case silence >= m.DownAfter:
-		rec.State, rec.Reason = vortex.LivenessStateDown, fmt.Sprintf("silent for %s", m.DownAfter)
-	case ended:
-		rec.State, rec.Reason = vortex.LivenessStateSuspect, "its agent's session broke"
-	case silence >= m.SuspectAfter:
-		rec.State, rec.Reason = vortex.LivenessStateSuspect, fmt.Sprintf("silent for %s", m.SuspectAfter)
-	case old != nil && old.State == vortex.LivenessStateDown && silence >= now.Sub(began):
-		rec = *old // a new leader has not heard it: it stays down
+func (j *judge) state(node string, old *vortex.LivenessRecord) vortex.LivenessRecord {
+	rec := vortex.LivenessRecord{Node: node, State: vortex.LivenessStateReady, Since: j.now.UTC()}
+	seen := j.Heartbeats.look(node)
+	switch seen.state {
+	case alive:
+		return rec
+	case unknown:
+		return j.unheard(rec, old)
+	case silent, confirmed:
+	}
+	rec.State, rec.Reason, rec.SilentSince = vortex.LivenessStateSuspect, seen.reason, seen.since.UTC()
+	if seen.state == confirmed {
+		if left := j.grace - j.now.Sub(seen.since); left > 0 {
+			j.lookAgain(left)
+		} else {
+			rec.State = vortex.LivenessStateDown
+		}
+	}
+	if old != nil && old.State == vortex.LivenessStateDown {
+		rec.State = vortex.LivenessStateDown // what was given up comes back by being heard alone
 	}
 	return rec
+}
+
+// unheard judges a node that this server has not heard yet: it may not have found us.
+func (j *judge) unheard(rec vortex.LivenessRecord, old *vortex.LivenessRecord) vortex.LivenessRecord {
+	silence := j.now.Sub(j.began)
+	rec.SilentSince = j.began.UTC()
+	switch {
+	case silence >= j.DownAfter:
+		rec.State, rec.Reason = vortex.LivenessStateDown, fmt.Sprintf("not heard for %s", j.DownAfter)
+	case silence >= j.SuspectAfter:
+		rec.State, rec.Reason = vortex.LivenessStateSuspect, fmt.Sprintf("not heard for %s", j.SuspectAfter)
+	default:
+		rec.SilentSince = time.Time{}
+	}
+	if old != nil && fails(old.State) && (!fails(rec.State) || old.State == vortex.LivenessStateDown) {
+		return *old // the leader before us heard it, and said so
+	}
+	return rec
+}
+
+func (j *judge) lookAgain(after time.Duration) {
+	if j.again == 0 || after < j.again {
+		j.again = after
+	}
 }
 
 func (m *Monitor) write(ctx context.Context, changed []vortex.LivenessRecord) error {

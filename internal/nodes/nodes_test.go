@@ -31,11 +31,13 @@ type cluster struct {
 	store  *kind.Store
 	beats  *nodes.Heartbeats
 	events *recorder
+	start  func()
+	stop   func() // ends the lead
 }
 
-func run(t *testing.T, suspect, down time.Duration, names ...string) cluster {
+func run(t *testing.T, suspect, down time.Duration, names ...string) *cluster {
 	t.Helper()
-	c := cluster{t, kindtest.Open(t), &nodes.Heartbeats{}, &recorder{}}
+	c := &cluster{T: t, store: kindtest.Open(t), beats: &nodes.Heartbeats{}, events: &recorder{}}
 	for _, name := range names {
 		rec := vortex.NodeRecord{ID: name, Name: name, Address: "127.0.0.1", CPUMillis: 1000, MemoryBytes: 1 << 30, Drivers: []string{"sim"}}
 		if _, err := kind.Put(t.Context(), c.store, vortex.Nodes, &rec, name); err != nil {
@@ -47,22 +49,27 @@ func run(t *testing.T, suspect, down time.Duration, names ...string) cluster {
 		Writer: kind.Writer{Store: c.store}, Heartbeats: c.beats, SuspectAfter: suspect, DownAfter: down,
 		Events: c.events, Log: slog.New(slog.DiscardHandler),
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("monitor: %v", err)
-		}
-	})
+	c.stop = func() {}
+	c.start = func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- m.Run(ctx) }()
+		c.stop = sync.OnceFunc(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("monitor: %v", err)
+			}
+		})
+		t.Cleanup(c.stop)
+	}
+	c.start()
 	for _, name := range names {
 		c.state(name, vortex.LivenessStateReady)
 	}
 	return c
 }
 
-func (c cluster) state(name string, want vortex.LivenessState) {
+func (c *cluster) state(name string, want vortex.LivenessState) {
 	c.Helper()
 	kindtest.Eventually(c, name+" is "+string(want), func() bool {
 		e, err := kind.Get(c.store, vortex.Liveness, name)
@@ -84,14 +91,53 @@ func TestSessionThatBreaksIsSuspectAtOnceAndReadyWhenBack(t *testing.T) {
 }
 
 func TestSilentNodeIsSuspectThenDownThenBack(t *testing.T) {
-	c := run(t, 200*time.Millisecond, 600*time.Millisecond, "n1")
+	c := run(t, time.Hour, 2*time.Hour, "n1")
+	c.beats.Silent("n1", "its heartbeats stopped")
 	c.state("n1", vortex.LivenessStateSuspect)
+	c.beats.Confirm("n1", "nobody reaches it")
 	c.state("n1", vortex.LivenessStateDown)
-	kindtest.Eventually(t, "a beat brings it back", func() bool {
-		c.beats.Beat("n1")
-		e, err := kind.Get(c.store, vortex.Liveness, "n1")
-		return err == nil && e.Value.State == vortex.LivenessStateReady
-	})
+	e, err := kind.Get(c.store, vortex.Liveness, "n1")
+	if err != nil || e.Value.SilentSince.IsZero() || e.Value.Reason != "nobody reaches it" {
+		t.Errorf("the record: %+v, %v", e.Value, err)
+	}
+	if silence := e.Value.Since.Sub(e.Value.SilentSince); silence < vortex.DefaultLostAfter {
+		t.Errorf("it was given up after %v, before any app's patience ended", silence)
+	}
+	c.beats.Silent("n1", "still nothing")
+	c.beats.Beat("n1")
+	c.state("n1", vortex.LivenessStateReady)
+}
+
+func TestImpatientAppIsNotKeptWaiting(t *testing.T) {
+	c := run(t, time.Hour, 2*time.Hour, "n1")
+	soon := 0.01
+	app := vortex.AppRecord{Name: "a", Spec: vortex.App{Metadata: vortex.Metadata{Name: "a"}, Spec: vortex.AppSpec{Image: "i", LostAfterSeconds: &soon}}}
+	if _, err := kind.Put(t.Context(), c.store, vortex.Apps, &app, "a"); err != nil {
+		t.Fatal(err)
+	}
+	c.beats.Confirm("n1", "nobody reaches it")
+	c.state("n1", vortex.LivenessStateDown)
+}
+
+func TestNodeThatNobodyHeardIsSuspectThenDown(t *testing.T) {
+	c := run(t, 100*time.Millisecond, 300*time.Millisecond)
+	rec := vortex.NodeRecord{ID: "n1", Name: "n1", Address: "127.0.0.1", CPUMillis: 1, MemoryBytes: 1, Drivers: []string{"sim"}}
+	if _, err := kind.Put(t.Context(), c.store, vortex.Nodes, &rec, "n1"); err != nil {
+		t.Fatal(err)
+	}
+	c.state("n1", vortex.LivenessStateDown)
+	c.beats.Beat("n1")
+	c.state("n1", vortex.LivenessStateReady)
+}
+
+// TestNextLeaderGoesOn has a second monitor over the same memory: it knows at once what the first one knew.
+func TestNextLeaderGoesOn(t *testing.T) {
+	c := run(t, time.Hour, 2*time.Hour, "n1", "n2", "n3")
+	c.stop()
+	c.beats.Silent("n1", "its heartbeats stopped")
+	c.start()
+	c.state("n1", vortex.LivenessStateSuspect)
+	c.state("n2", vortex.LivenessStateReady)
 }
 
 func TestMoreThanHalfAtOnceIsTheObserversFault(t *testing.T) {
