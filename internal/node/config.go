@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"vortex"
 	"vortex/client"
 	"vortex/internal/api/kindrpc"
@@ -25,6 +27,11 @@ type Config struct {
 	Name string
 	// API, Kind and Edge are the addresses to listen on; "" listens nowhere. A port of 0 picks a free one.
 	API, Kind, Edge string
+	// Heartbeats is the UDP address on which heartbeats are exchanged with other nodes; "" exchanges none.
+	Heartbeats string
+	// Servers are the addresses of Kind on the cluster's other servers, to which sessions are held, and Dial is how to reach them.
+	Servers []string
+	Dial    []grpc.DialOption
 	// EtcdClient and EtcdPeer are the embedded engine's addresses; "" keeps it on a private socket.
 	EtcdClient, EtcdPeer string
 	// Store is "" for the embedded engine, etcd://host:port,host:port or postgres://user@host/database.
@@ -98,7 +105,7 @@ func (c Config) Validate() error {
 	if c.Data == "" || !filepath.IsAbs(c.Data) {
 		problems = append(problems, vortex.Errorf(vortex.Invalid, "the data directory must be an absolute path, got %q", c.Data))
 	}
-	for name, addr := range map[string]string{"API": c.API, "Kind": c.Kind, "edge": c.Edge} {
+	for name, addr := range map[string]string{"API": c.API, "Kind": c.Kind, "edge": c.Edge, "heartbeats": c.Heartbeats} {
 		if addr == "" {
 			continue
 		}

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,8 @@ import (
 	"vortex/internal/image"
 	"vortex/internal/kind"
 	"vortex/internal/nodes"
+	"vortex/internal/session"
+	sessionpb "vortex/proto/session"
 )
 
 // Node is one Vortex process. Use New.
@@ -49,6 +52,8 @@ type Node struct {
 	drivers  *drivers
 	agent    *agent.Agent
 	edge     *edge.Edge
+	acting   atomic.Pointer[edge.Edge] // edge, once it runs
+	sessions *session.Server           // nil without heartbeats
 	addrs    Addresses
 	api      net.Listener // nil without an API
 	token    string
@@ -58,7 +63,6 @@ type Node struct {
 }
 
 const (
-	beatEvery   = time.Second
 	settleTime  = 10 * time.Second // for the API's last answers
 	headerLimit = 10 * time.Second
 	idleLimit   = 5 * time.Minute
@@ -107,7 +111,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.parts.stop()
 	boundHeap()
 	for _, step := range []func(context.Context) error{
-		n.readCertificates, n.takeData, n.openStore, n.listenAPI, n.startKind, n.startControl, n.startAgent, n.startEdge, n.startAPI,
+		n.readCertificates, n.takeData, n.openStore, n.listenAPI, n.startHeartbeats, n.startKind, n.startControl, n.startAgent, n.startEdge, n.startAPI,
 	} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -179,6 +183,9 @@ func (n *Node) startKind(ctx context.Context) error {
 	srv := kindrpc.NewServer(&kindrpc.Service{
 		Store: n.store, Access: n.access, Limits: n.cfg.Limits, Version: n.cfg.Version, Log: n.component("kind-rpc"),
 	}, n.kindSecurity()...)
+	if n.sessions != nil {
+		sessionpb.RegisterSessionServiceServer(srv, n.sessions)
+	}
 	n.parts.start("Kind", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, srv.Stop)
 		defer stop()
@@ -190,7 +197,7 @@ func (n *Node) startKind(ctx context.Context) error {
 // startControl competes for the lead, under which the control plane's loops run.
 func (n *Node) startControl(context.Context) error {
 	c := &control{store: n.store, settings: n.cfg.Settings, backups: n.cfg.Backups, version: n.cfg.Version, beats: n.beats, events: n.events, log: n.log}
-	e := &election.Election{Store: n.store, ID: n.cfg.Name, Address: n.addrs.API, Log: n.component("election")}
+	e := &election.Election{Store: n.store, ID: n.cfg.Name, Address: n.addrs.API, Peers: n.beats, Log: n.component("election")}
 	n.parts.start("control plane", func(ctx context.Context) error { return e.Run(ctx, c.lead) })
 	return nil
 }
@@ -221,22 +228,8 @@ func (n *Node) startAgent(ctx context.Context) error {
 		return err
 	}
 	n.parts.start("agent", n.agent.Run)
-	n.parts.start("heartbeat", n.beat)
+	n.beats.Beat(n.cfg.Name) // it lives as long as this process does
 	return nil
-}
-
-// beat tells this process's own monitor that the agent lives, which it does as long as the process does.
-func (n *Node) beat(ctx context.Context) error {
-	ticker := time.NewTicker(beatEvery)
-	defer ticker.Stop()
-	for {
-		n.beats.Beat(n.cfg.Name)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-	}
 }
 
 func (n *Node) startEdge(ctx context.Context) error {
@@ -264,6 +257,7 @@ func (n *Node) startEdge(ctx context.Context) error {
 	}, routers{n.store}, publisher{n.store})
 	n.registry.MustRegister(n.edge.Collector())
 	n.parts.start("edge", n.edge.Run)
+	n.acting.Store(n.edge)
 	n.parts.start("rate limit", n.followRateLimit)
 	return nil
 }
