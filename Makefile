@@ -134,6 +134,10 @@ bench-kind: build ## the state store's figures beside etcd
 bench-edge: build ## the load balancer's figures beside nginx and HAProxy
 	@./bench/edge.sh
 
+.PHONY: bench-cluster
+bench-cluster: ## how fast a node's failure is known, and what knowing costs
+	@./bench/cluster.sh
+
 .PHONY: ci
 ci: ## what has to pass before a change is merged: test, lint, check, demo
 	@./.ci/run

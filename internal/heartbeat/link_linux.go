@@ -93,10 +93,11 @@ func (l *Link) Silence() (d time.Duration, ok bool) {
 	return time.Duration(pulse.Now() - last), true
 }
 
-// Relayed is how long ago the peer last answered through others; ok is false when it never did.
+// Relayed is how long ago the peer last answered through others; ok is false when it did not since its last beat.
 func (l *Link) Relayed() (ago time.Duration, ok bool) {
-	last := l.page().Relayed.Load()
-	return time.Duration(pulse.Now() - last), last != 0
+	page := l.page()
+	last := page.Relayed.Load()
+	return time.Duration(pulse.Now() - last), last > page.Heard.Load()
 }
 
 // Page is everything known of the link.

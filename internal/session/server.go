@@ -168,11 +168,9 @@ func (s *Server) begin(ctx context.Context, cancel context.CancelCauseFunc, hell
 			return nil, err
 		}
 	}
-	h := &held{node: hello.GetNode(), port: hello.GetHeartbeatPort(), out: make(chan *sessionpb.ServerMessage, queueSize), cancel: cancel, heard: time.Now()}
-	if p, ok := peer.FromContext(ctx); ok {
-		if addr, err := netip.ParseAddrPort(p.Addr.String()); err == nil {
-			h.host = addr.Addr().Unmap()
-		}
+	h := &held{
+		node: hello.GetNode(), host: hostOf(ctx), port: hello.GetHeartbeatPort(),
+		out: make(chan *sessionpb.ServerMessage, queueSize), cancel: cancel, heard: time.Now(),
 	}
 	own, err := keyPair()
 	if err != nil {
@@ -189,13 +187,11 @@ func (s *Server) begin(ctx context.Context, cancel context.CancelCauseFunc, hell
 		}
 		welcome.HeartbeatPort, welcome.Channel = uint32(s.Pulse.Port()), h.link.Channel()
 	}
+	s.waker()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sessions == nil {
 		s.sessions, s.carries = map[string]*held{}, map[uint64]*held{}
-		if s.wake == nil {
-			s.wake = make(chan struct{}, 1)
-		}
 	}
 	old := s.sessions[h.node]
 	if old != nil {
@@ -221,6 +217,16 @@ func (s *Server) begin(ctx context.Context, cancel context.CancelCauseFunc, hell
 		}, func(heartbeat.State) { s.beats(h) })
 	}
 	return h, nil
+}
+
+// hostOf is where the node of a stream is; invalid for one that came over no network.
+func hostOf(ctx context.Context) netip.Addr {
+	if p, ok := peer.FromContext(ctx); ok {
+		if addr, err := netip.ParseAddrPort(p.Addr.String()); err == nil {
+			return addr.Addr().Unmap()
+		}
+	}
+	return netip.Addr{}
 }
 
 func (h *held) drop() {
@@ -319,7 +325,7 @@ func (s *Server) checkStream(h *held) {
 // see judges a node anew and tells what changed, with the mutex held.
 func (s *Server) see(h *held) {
 	sight := h.judge()
-	if sight.State > Alive && !h.checking {
+	if (sight.State > Alive || h.unheard()) && !h.checking {
 		h.checking, h.since, h.rounds, h.again = true, time.Now(), 0, time.Time{}
 		s.signal()
 	}

@@ -7,10 +7,12 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,7 +29,27 @@ import (
 	sessionpb "vortex/proto/session"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if server, name, ok := strings.Cut(*holdAs, ","); ok {
+		if err := be(server, name); err != nil {
+			panic(err)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+var loopback = netip.MustParseAddr("127.0.0.1")
+
+func listenTCP(tb testing.TB) net.Listener {
+	tb.Helper()
+	l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return l
+}
 
 // run runs a part until the test ends or stop is called.
 func run(t *testing.T, part func(context.Context) error) (stop func()) {
@@ -66,10 +88,7 @@ type server struct {
 func serve(t *testing.T, name string, authorize func(context.Context, string) error) *server {
 	t.Helper()
 	p, _ := listen(t)
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listenTCP(t)
 	s := &server{address: l.Addr().String()}
 	s.Server = &session.Server{Name: name, Pulse: p, Authorize: authorize, Log: slog.New(slog.DiscardHandler), Changed: func(_ string, sight session.Sight) {
 		s.mu.Lock()
@@ -122,12 +141,12 @@ func is(s *server, node string, want session.State) func() bool {
 	return func() bool { return s.Node(node).State == want }
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s", what)
+			tb.Fatalf("not within 30 s: %s", what)
 		}
 		<-time.After(time.Millisecond)
 	}

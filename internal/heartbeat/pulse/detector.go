@@ -20,6 +20,7 @@ type detector struct {
 	peak      int64
 	loss      int64 // share of the datagrams that are lost, in millionths, smoothed
 	realTime  bool
+	grain     int64 // how often we look: so much of every gap may be ours, and a beat that was seen late is missed as much later
 }
 
 const (
@@ -56,7 +57,7 @@ func (d *detector) beat(now int64, b body, lost uint64, clean bool) {
 		d.loss += (int64(lost)*million/int64(lost+1) - d.loss) / lossSmoothing
 	}
 	// A gap of a real-time sender that it says it stalled in was no jitter: it did not run.
-	excess := max(gap-d.interval, d.interval-gap)
+	excess := max(max(gap-d.interval, d.interval-gap)-d.grain, 0)
 	limit := peakLimit
 	if !realTime {
 		limit = slowPeakLimit
@@ -65,7 +66,7 @@ func (d *detector) beat(now int64, b body, lost uint64, clean bool) {
 		return
 	}
 	d.deviation += (excess - d.deviation) / smoothing
-	d.peak = max(d.peak, gap-d.interval)
+	d.peak = max(d.peak, gap-d.interval-d.grain)
 }
 
 // timeout is how long a silence may be.

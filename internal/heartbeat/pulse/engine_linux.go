@@ -27,11 +27,13 @@ type link struct {
 	in          opener
 	interval    int64
 	due         int64 // when the next beat goes
+	beats       uint32
 	detector    detector
 	state       State
 	since       int64 // of the silence
 	echo        uint32
-	untold      bool // the parent has not been told of the state
+	heard       uint32 // the number of the peer's last beat
+	untold      bool   // the parent has not been told of the state
 	parent      int64
 }
 
@@ -132,12 +134,15 @@ func (e *engine) round() error {
 // next is when something is due again.
 func (e *engine) next(t int64) int64 {
 	at := t + longestTick
+	if e.stopped {
+		at = t + lookEvery
+	}
 	for i := range e.links[:e.top] {
 		l := &e.links[i]
 		if !l.used {
 			continue
 		}
-		if l.send {
+		if l.send && !e.stopped {
 			at = min(at, max(l.due, t))
 		}
 		if l.watch {
@@ -177,10 +182,13 @@ func (e *engine) beat(t int64) {
 		if !l.used || !l.send || l.due > t {
 			continue
 		}
+		l.beats++
+		b := e.body(l, t)
+		b.echo, b.stall = l.beats, max(b.stall, t-l.due)
 		if l.due += l.interval; l.due <= t {
 			l.due = t + l.interval
 		}
-		e.sendTo(&l.to, l.out.seal(e.outgoing[:0], kindBeat, l.channel, e.body(l, t)))
+		e.sendTo(&l.to, l.out.seal(e.outgoing[:0], kindBeat, l.channel, b))
 		sent = true
 	}
 	if sent {
@@ -214,7 +222,7 @@ func (e *engine) take(t int64, clean bool, d []byte, from *sockaddr) {
 		return
 	}
 	l := &e.links[channel]
-	b, lost, err := l.in.open(d)
+	b, err := l.in.open(d)
 	if err != nil {
 		e.Page.Refused.Add(1)
 		return
@@ -229,6 +237,8 @@ func (e *engine) take(t int64, clean bool, d []byte, from *sockaddr) {
 	case kind == kindPong && from == nil && l.echo-b.echo < recentPings:
 		page.Relayed.Store(t)
 	case kind == kindBeat && from != nil && l.watch:
+		lost := l.lost(b.echo)
+		l.detector.grain = e.ticks
 		l.detector.beat(t, b, lost, clean)
 		l.parent = b.parent
 		e.faster(l.detector.interval)
@@ -239,6 +249,16 @@ func (e *engine) take(t int64, clean bool, d []byte, from *sockaddr) {
 			page.Stall.Store(b.stall)
 		}
 	}
+}
+
+// lost returns how many beats before the one of a number did not come. One out of order is none.
+func (l *link) lost(number uint32) uint64 {
+	before := l.heard
+	l.heard = number
+	if before == 0 || number <= before {
+		return 0
+	}
+	return uint64(number - before - 1)
 }
 
 // faster makes rounds so short that a beat of an interval is looked for in time.
@@ -300,6 +320,7 @@ func (e *engine) publish(n uint32, l *link, s State) {
 	if s != l.state {
 		l.state, l.untold = s, true
 		page.State.Store(uint32(s))
+		page.Changed.Store(now())
 		if s == Silent {
 			page.Suspicions.Add(1)
 		}

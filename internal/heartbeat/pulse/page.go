@@ -50,6 +50,7 @@ type LinkPage struct {
 	Stall      atomic.Int64 // the longest that its peer said it was kept from running
 	Beats      atomic.Uint64
 	Lost       atomic.Uint64
+	Changed    atomic.Int64 // when State did
 	Suspicions atomic.Uint64
 	Seq        atomic.Uint64 // of its peer's last datagram
 }

@@ -37,9 +37,9 @@ const (
 // body is what a datagram says.
 type body struct {
 	interval int64  // nanoseconds between the sender's beats
-	stall    int64  // how long the sender itself was kept from running since its last beat, beyond what was planned
+	stall    int64  // how late the sender is with it: it was kept from running
 	parent   int64  // how long ago the sender's parent last said that it runs
-	echo     uint32 // a pong's: the number of the ping
+	echo     uint32 // the number of the beat; of a pong that of the ping
 	flags    uint32
 }
 
@@ -103,21 +103,21 @@ func channelOf(d []byte) (channel uint32, kind byte, err error) {
 	return binary.BigEndian.Uint32(d[4:]), d[3], nil
 }
 
-// open returns what a datagram says, and how many before it never came.
-func (o *opener) open(d []byte) (b body, lost uint64, err error) {
+// open returns what a datagram says.
+func (o *opener) open(d []byte) (b body, err error) {
 	seq := binary.BigEndian.Uint64(d[8:])
 	if seq <= o.seq {
-		return b, 0, errSeal
+		return b, errSeal
 	}
 	copy(o.nonce[:], d[4:headSize])
 	if _, err := o.aead.Open(o.plain[:0], o.nonce[:], d[headSize:], d[:headSize]); err != nil {
-		return b, 0, errSeal
+		return b, errSeal
 	}
-	lost, o.seq = seq-o.seq-1, seq
+	o.seq = seq
 	b.interval = int64(binary.BigEndian.Uint32(o.plain[0:])) * nanosInMicro
 	b.stall = int64(binary.BigEndian.Uint32(o.plain[4:])) * nanosInMicro
 	b.parent = int64(binary.BigEndian.Uint64(o.plain[8:]) & (1<<63 - 1)) //nolint:gosec // bounded
 	b.echo = binary.BigEndian.Uint32(o.plain[16:])
 	b.flags = binary.BigEndian.Uint32(o.plain[20:])
-	return b, lost, nil
+	return b, nil
 }
