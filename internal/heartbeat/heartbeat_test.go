@@ -320,7 +320,7 @@ func TestPeerBehindACutLinkAnswersThroughAnother(t *testing.T) {
 }
 
 func TestIntervalKeepsTheWatchersLoad(t *testing.T) {
-	for peers, want := range map[int]time.Duration{0: 5 * time.Millisecond, 8: 5 * time.Millisecond, 100: 20 * time.Millisecond, 500: 100 * time.Millisecond} {
+	for peers, want := range map[int]time.Duration{0: 5 * time.Millisecond, 8: 5 * time.Millisecond, 100: 25 * time.Millisecond, 500: 100 * time.Millisecond} {
 		if got := heartbeat.Interval(peers); got != want {
 			t.Errorf("%d peers beat every %v; want %v", peers, got, want)
 		}

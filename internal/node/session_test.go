@@ -108,3 +108,41 @@ func TestStrangerHoldsNoSession(t *testing.T) {
 		t.Errorf("a stranger was welcomed: %v", m)
 	}
 }
+
+// TestDeadLeadersPlaceIsTakenAtOnce has another server, which holds the lead with a lock that does not expire soon, die.
+func TestDeadLeadersPlaceIsTakenAtOnce(t *testing.T) {
+	a := start(t, Config{Name: "s1", Heartbeats: "127.0.0.1:0", Token: "secret"})
+	k := kindAt(t, a.Kind, a.Token, client.TLS{})
+	leader := func() (lock vortex.LeaderLock) {
+		if rec, err := k.Get(t.Context(), vortex.LeaderLocks.Key("leader")); err == nil {
+			lock, _ = vortex.LeaderLocks.Decode(rec.Value)
+		}
+		return lock
+	}
+	wait := func(what string, ok func() bool) {
+		t.Helper()
+		deadline := time.Now().Add(30 * time.Second)
+		for !ok() {
+			if time.Now().After(deadline) {
+				t.Fatalf("not within 30 s: %s", what)
+			}
+			<-time.After(time.Millisecond)
+		}
+	}
+	wait("s1 leads", func() bool { return leader().ID == "s1" })
+	kill := hold(t, a, "s2", a.Token)
+	lock, err := vortex.LeaderLocks.Encode(vortex.LeaderLock{ID: "s2", Epoch: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"leader", "epoch"} {
+		if _, err := k.Put(t.Context(), vortex.LeaderLocks.Key(id), lock, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kill()
+	wait("s1 leads again", func() bool { return leader().ID == "s1" })
+	if epoch := leader().Epoch; epoch != 101 {
+		t.Errorf("the epoch is %d", epoch)
+	}
+}

@@ -110,7 +110,17 @@ func (c *cluster) start(b *testing.B, name string) {
 	c.nodes[name] = cmd
 	b.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
 	c.wait(b, name, session.Alive)
-	<-time.After(50 * time.Millisecond) // until beats have come
+	eventually(b, "its heartbeats come", func() bool { return c.beating() >= len(c.nodes) })
+}
+
+// beating is how many nodes' heartbeats are heard.
+func (c *cluster) beating() (n int) {
+	for i := range c.Pulse.Page().Links {
+		if l := &c.Pulse.Page().Links[i]; heartbeat.State(l.State.Load()) == heartbeat.Alive && l.Beats.Load() > 10 {
+			n++
+		}
+	}
+	return n
 }
 
 // wait returns when a node is seen in a state.
