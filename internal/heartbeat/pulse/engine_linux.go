@@ -68,7 +68,8 @@ const (
 	lookEvery        = int64(5 * time.Millisecond)
 	// hungAfter is how long a peer's parent may be silent: a busy machine delays a process without priority by 0.3 s.
 	hungAfter = int64(3 * time.Second)
-	// panicWindow is how young silences are that count as one: what has been silent for longer is known to be gone.
+	// panicWindow is how young silences are that count as one: what has been silent for longer is known to be gone. Those that are held stay
+	// so for as long as they are more than half.
 	panicWindow = int64(time.Second)
 )
 
@@ -282,7 +283,7 @@ func (e *engine) judge(t int64) {
 		if l.since == 0 {
 			l.since = t
 		}
-		if t-l.since < panicWindow {
+		if t-l.since < panicWindow || l.state == Held {
 			counted++
 			fresh++
 		}
@@ -304,7 +305,7 @@ func (l *link) judged(t int64, panicking bool) State {
 	switch {
 	case l.detector.last == 0:
 		return Unheard
-	case l.since != 0 && panicking && t-l.since < panicWindow:
+	case l.since != 0 && panicking && (t-l.since < panicWindow || l.state == Held):
 		return Held
 	case l.since != 0:
 		return Silent
