@@ -2816,7 +2816,8 @@ func (x *IndexRequest) GetLocal() bool {
 type IndexResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,100,opt,name=revision,proto3" json:"revision,omitempty"`
-	Stale         bool                   `protobuf:"varint,101,opt,name=stale,proto3" json:"stale,omitempty"` // the server's engine is away
+	Stale         bool                   `protobuf:"varint,101,opt,name=stale,proto3" json:"stale,omitempty"`     // the server's engine is away
+	Relayed       bool                   `protobuf:"varint,102,opt,name=relayed,proto3" json:"relayed,omitempty"` // the server keeps no store of its own, and passes on what others have
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2861,6 +2862,13 @@ func (x *IndexResponse) GetRevision() uint64 {
 func (x *IndexResponse) GetStale() bool {
 	if x != nil {
 		return x.Stale
+	}
+	return false
+}
+
+func (x *IndexResponse) GetRelayed() bool {
+	if x != nil {
+		return x.Relayed
 	}
 	return false
 }
@@ -3525,10 +3533,11 @@ const file_kind_kind_proto_rawDesc = "" +
 	"\fSnapshotPart\x12\x12\n" +
 	"\x04data\x18d \x01(\fR\x04data\"$\n" +
 	"\fIndexRequest\x12\x14\n" +
-	"\x05local\x18d \x01(\bR\x05local\"A\n" +
+	"\x05local\x18d \x01(\bR\x05local\"[\n" +
 	"\rIndexResponse\x12\x1a\n" +
 	"\brevision\x18d \x01(\x04R\brevision\x12\x14\n" +
-	"\x05stale\x18e \x01(\bR\x05stale\"j\n" +
+	"\x05stale\x18e \x01(\bR\x05stale\x12\x18\n" +
+	"\arelayed\x18f \x01(\bR\arelayed\"j\n" +
 	"\tSelection\x12\x16\n" +
 	"\x06prefix\x18d \x01(\fR\x06prefix\x12(\n" +
 	"\x06filter\x18e \x01(\v2\x10.kind.ScanFilterR\x06filter\x12\x1b\n" +

@@ -27,7 +27,13 @@ func (s *Service) Index(ctx context.Context, req *kindpb.IndexRequest) (*kindpb.
 			return nil, s.fail(err)
 		}
 	}
-	return &kindpb.IndexResponse{Revision: uint64(s.Store.Revision()), Stale: s.Store.Stale()}, nil
+	return &kindpb.IndexResponse{Revision: uint64(s.Store.Revision()), Stale: s.Store.Stale(), Relayed: s.relayed()}, nil
+}
+
+// relayed reports whether what this server has is passed on to it by others.
+func (s *Service) relayed() bool {
+	e, ok := s.Store.Engine().(interface{ Relayed() bool })
+	return ok && e.Relayed()
 }
 
 // relay checks what a store on another machine asks for.
@@ -61,7 +67,7 @@ func (s *Service) whole(acc access) error {
 	if err := acc.admin("follow the whole store"); err != nil {
 		return err
 	}
-	if e, ok := s.Store.Engine().(interface{ Relayed() bool }); ok && e.Relayed() {
+	if s.relayed() {
 		return vortex.Errorf(vortex.Unavailable, "this server keeps no store of its own; follow one that does")
 	}
 	return nil

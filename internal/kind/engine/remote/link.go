@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
+	"vortex"
 	kindpb "vortex/proto/kind"
 )
 
@@ -17,6 +18,8 @@ var (
 	errBroken = errors.New("the connection broke")
 	errSilent = errors.New("no answer in time")
 	errUnused = errors.New("the server is not used any more")
+
+	errRelayed = vortex.Errorf(vortex.Unavailable, "the server keeps no store of its own, and whoever holds everything follows one that does")
 )
 
 const (
@@ -39,6 +42,7 @@ type link struct {
 	heard atomic.Int64  // when something came from the server, Unix nanoseconds
 	usual atomic.Int64  // how long an answer takes, smoothed, nanoseconds
 	stale atomic.Bool   // the server's own engine is away
+	whole bool          // everything is held: the server has to have a store of its own
 	doubt chan struct{} // one slot: ask for a sign of life now
 }
 
@@ -57,7 +61,7 @@ func dial(ctx context.Context, cfg Config, addr string) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server %q: %w", addr, err)
 	}
-	l := &link{addr: addr, conn: conn, kind: kindpb.NewKindServiceClient(conn), doubt: make(chan struct{}, 1)}
+	l := &link{addr: addr, conn: conn, kind: kindpb.NewKindServiceClient(conn), whole: len(cfg.Hold) == 0, doubt: make(chan struct{}, 1)}
 	ctx, cancel := context.WithTimeoutCause(ctx, dialPatience, errSilent)
 	defer cancel()
 	if err := l.ping(ctx); err != nil {
@@ -76,6 +80,9 @@ func (l *link) ping(ctx context.Context) error {
 	}
 	l.hear()
 	l.stale.Store(resp.GetStale())
+	if l.whole && resp.GetRelayed() {
+		return errRelayed
+	}
 	took, usual := int64(time.Since(began)), l.usual.Load()
 	if usual == 0 {
 		usual = took

@@ -225,9 +225,14 @@ func TestSelectionsThatAreRefused(t *testing.T) {
 func TestAServerOutsideOfTheGroupPassesNothingOnWhole(t *testing.T) {
 	member := serve(t, kindtest.Open(t))
 	outside := serve(t, storeOn(t, open(t, remote.Config{Servers: []string{member.addr}})))
-	e := open(t, remote.Config{Servers: []string{outside.addr}})
-	if _, err := kind.Open(t.Context(), kind.Config{Engine: e}); !vortex.IsKind(err, vortex.Unavailable) {
-		t.Errorf("followed whole: %v; want Unavailable", err)
+	e := open(t, remote.Config{Servers: []string{outside.addr, member.addr}})
+	if got := e.Server(); got != member.addr {
+		t.Errorf("%s is followed whole; want %s, which has a store", got, member.addr)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := (remote.Config{Servers: []string{outside.addr}, Token: token}).Open(ctx); err == nil {
+		t.Error("a server without a store of its own is followed whole")
 	}
 	agent := storeOn(t, open(t, remote.Config{Servers: []string{outside.addr}, Hold: placementsOf("n1")}))
 	place(t, agent, "n1", 2) // through a server that has no store of its own

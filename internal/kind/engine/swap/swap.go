@@ -83,6 +83,12 @@ func (e *Engine) Current() engine.Engine {
 	return e.current.engine
 }
 
+// Relayed reports whether what the engine in use has is passed on by others.
+func (e *Engine) Relayed() bool {
+	relayed, ok := e.Current().(interface{ Relayed() bool })
+	return ok && relayed.Relayed()
+}
+
 // take returns the engine in use; the caller is one of its users until it says Done.
 func (e *Engine) take() *lease {
 	e.mu.Lock()
