@@ -142,6 +142,9 @@ func openUDP(ctx context.Context, p *port, loop *udpLoop) (*udpListener, error) 
 		return nil, err
 	}
 	receiveTogether(l.fd)
+	if _, err := unix.GetsockoptInt(l.fd, unix.SOL_UDP, unix.UDP_SEGMENT); err != nil {
+		l.apart = true // it would take what it does not know for one datagram
+	}
 	return l, nil
 }
 

@@ -17,6 +17,7 @@ type udpListener struct {
 	port     *port
 	loop     *udpLoop
 	fd       int
+	apart    bool // the kernel does not know how to cut datagrams apart
 	sessions map[clientKey]*udpSession
 	// The sessions in the order of their last datagram.
 	oldest, newest *udpSession
@@ -129,7 +130,7 @@ func (u *udpListener) begin(in *batch, i int, key clientKey, now int64) (*udpSes
 	if u.port.traffic.active.Load() >= int64(t.service.MaxSessions) && !u.evict(now) {
 		return nil, errFull
 	}
-	s := &udpSession{listener: u, target: t, key: key, name: in.names[i], last: now}
+	s := &udpSession{listener: u, target: t, key: key, name: in.names[i], last: now, apart: u.apart}
 	s.control.take(in.control(i))
 	if err := t.admit(now); err != nil {
 		return nil, err
