@@ -144,14 +144,15 @@ func (r *ring) makeGuide() {
 	size := bits.Len(uint(len(r.points)))
 	r.shift = 64 - size
 	r.guide = make([]uint32, 1<<size)
-	filled := 0
-	for i, point := range r.points {
-		for top := int(point >> r.shift); filled <= top; filled++ {
-			r.guide[filled] = uint32(i)
-		}
+	for i, point := range slices.Backward(r.points) { // no branch depends on where the points fell: those would cost more than all else
+		r.guide[point>>r.shift] = uint32(i) + 1
 	}
-	for ; filled < len(r.guide); filled++ {
-		r.guide[filled] = uint32(len(r.points))
+	first := uint32(len(r.points))
+	for i := len(r.guide) - 1; i >= 0; i-- {
+		if at := r.guide[i]; at != 0 {
+			first = at - 1
+		}
+		r.guide[i] = first
 	}
 }
 
