@@ -78,6 +78,7 @@ type ClusterMetrics struct {
 type Cluster struct {
 	Leader   *Leader  `json:"leader"` // null while there is none
 	Servers  []Server `json:"servers"`
+	Members  []Member `json:"members"`  // the servers that keep the store; none where it is kept elsewhere
 	Revision int64    `json:"revision"` // the newest of the store that this server has seen
 	Stale    bool     `json:"stale"`    // the store's engine is away: reads may be old, writes fail
 	Nodes    int      `json:"nodes"`
@@ -97,6 +98,23 @@ type Server struct {
 	ID      string `json:"id"`
 	Address string `json:"address,omitempty"`
 	Leader  bool   `json:"leader"`
+	Zone    string `json:"zone,omitempty"`
+	Version string `json:"version,omitempty"`
+	State   string `json:"state,omitempty"`  // Ready, Suspect, Down or Draining; "" where nobody watches it
+	Member  string `json:"member,omitempty"` // learner or voter; "" for one that keeps nothing of the store
+}
+
+// Member is a server that keeps the store.
+type Member struct {
+	Name    string    `json:"name"`
+	ID      string    `json:"id"`
+	Role    string    `json:"role"`   // learner or voter
+	Leader  bool      `json:"leader"` // of the store's log, as far as the server that answers knows; the log's leader need not be the cluster's
+	Address string    `json:"address"`
+	State   string    `json:"state,omitempty"`
+	Behind  uint64    `json:"behind,omitempty"` // by so many entries of the log, while they are many
+	Since   time.Time `json:"since"`
+	Why     string    `json:"why,omitempty"` // it was chosen
 }
 
 // Check is one condition of GET /readyz.

@@ -27,7 +27,7 @@ func main() {
 	}
 	code := cli.Main(ctx, os.Args[1:], cli.Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
-		Build: cli.Build{Version: version, Commit: commit}, Daemon: daemon, Edge: daemon, Engine: daemon.Engine,
+		Build: cli.Build{Version: version, Commit: commit}, Daemon: daemon, Edge: daemon, Engine: daemon.Engine, Recover: daemon.Recover,
 	})
 	stop()
 	os.Exit(code)

@@ -78,13 +78,66 @@ func (s *Server) getMetrics(r *http.Request) (client.ClusterMetrics, error) {
 func (s *Server) getCluster(r *http.Request) (client.Cluster, error) {
 	nodes, _ := s.listNodes(r)
 	c := client.Cluster{
-		Servers: []client.Server{}, Revision: s.Store.Revision(), Stale: s.Store.Stale(), Nodes: nodes.Total, Ready: nodes.Ready, Version: s.Version,
+		Servers: []client.Server{}, Members: []client.Member{}, Revision: s.Store.Revision(), Stale: s.Store.Stale(),
+		Nodes: nodes.Total, Ready: nodes.Ready, Version: s.Version,
 	}
-	if lock, err := kind.Get(s.Store, vortex.LeaderLocks, "leader"); err == nil {
-		c.Leader = &client.Leader{ID: lock.Value.ID, Epoch: lock.Value.Epoch, Address: lock.Value.Address}
-		c.Servers = append(c.Servers, client.Server{ID: lock.Value.ID, Address: lock.Value.Address, Leader: true})
-	}
+	s.Store.View(func(v kind.View) {
+		if lock, ok := kind.Lookup(v, vortex.LeaderLocks, "leader"); ok {
+			c.Leader = &client.Leader{ID: lock.Value.ID, Epoch: lock.Value.Epoch, Address: lock.Value.Address}
+		}
+		c.Servers, c.Members = servers(v, c.Leader), s.members(v)
+	})
 	return c, nil
+}
+
+// servers lists the servers that have told of themselves, and the leader.
+func servers(v kind.View, leader *client.Leader) []client.Server {
+	list := []client.Server{}
+	for _, e := range kind.List(v, vortex.Servers) {
+		one := client.Server{ID: e.Value.Name, Address: e.Value.API, Zone: e.Value.Zone, Version: e.Value.Version, State: stateOf(v, e.Value.Name)}
+		if m, ok := kind.Lookup(v, vortex.Members, e.Value.Name); ok {
+			one.Member = string(m.Value.Role)
+		}
+		list = append(list, one)
+	}
+	if leader == nil {
+		return list
+	}
+	for i := range list {
+		if list[i].ID == leader.ID {
+			list[i].Leader = true
+			return list
+		}
+	}
+	return append(list, client.Server{ID: leader.ID, Address: leader.Address, Leader: true})
+}
+
+// members lists who keeps the store.
+func (s *Server) members(v kind.View) []client.Member {
+	list, leader := []client.Member{}, ""
+	if s.StoreLeader != nil {
+		leader = s.StoreLeader()
+	}
+	for _, e := range kind.List(v, vortex.Members) {
+		one := client.Member{
+			Name: e.Value.Name, ID: e.Value.ID, Role: string(e.Value.Role), Leader: leader != "" && e.Value.ID == leader,
+			Address: e.Value.Address, State: stateOf(v, e.Value.Name), Since: e.Value.Since, Why: e.Value.Why,
+		}
+		if rec, ok := kind.Lookup(v, vortex.Servers, e.Value.Name); ok && rec.Value.Behind != nil {
+			one.Behind = *rec.Value.Behind
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+// stateOf is what the node monitor says of a machine, "" where it watches none of that name.
+func stateOf(v kind.View, name string) string {
+	live, ok := kind.Lookup(v, vortex.Liveness, name)
+	if !ok {
+		return ""
+	}
+	return string(live.Value.State)
 }
 
 const defaultEvents = 200

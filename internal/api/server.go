@@ -34,6 +34,9 @@ type Server struct {
 	// Edge tells what the edge of this process is doing; nil when there is none.
 	Edge func() client.Edge
 
+	// StoreLeader tells the id, in hex, of the member that leads the store's log; nil or "" where that is not known.
+	StoreLeader func() string
+
 	// Ready tells what GET /readyz reports; nil means always ready.
 	Ready func(context.Context) []client.Check
 	// Metrics answers GET /metrics, UI answers / and what no other path claims, Registry answers /v2/.

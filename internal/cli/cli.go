@@ -41,6 +41,7 @@ type Env struct {
 	Daemon         Daemon   // nil: this binary runs no server
 	Edge           Edge     // nil: as Daemon
 	Engine         Engine   // nil: as Daemon
+	Recover        Recover  // nil: as Daemon
 	Build          Build
 	RuntimeDir     string // where servers of this machine leave their run files; "" is client.RuntimeDir of the user
 }

@@ -82,6 +82,14 @@ func leaderName(c client.Cluster) string {
 	return fmt.Sprintf("%s, epoch %d", c.Leader.ID, c.Leader.Epoch)
 }
 
+// serverCount tells how many servers there are, and how many of them keep the store.
+func serverCount(c client.Cluster) string {
+	if len(c.Members) == 0 {
+		return strconv.Itoa(len(c.Servers))
+	}
+	return fmt.Sprintf("%d, %d of them keep the store", len(c.Servers), len(c.Members))
+}
+
 func storeState(c client.Cluster) string {
 	if c.Stale {
 		return fmt.Sprintf("revision %d, engine away: reads may be old, writes fail", c.Revision)
@@ -99,10 +107,11 @@ func (a *cli) clusterCommand() *cobra.Command {
 			return show(cmd.Context(), c)
 		}}
 	}
-	return group("cluster", "Look at the cluster",
+	return group("cluster", "Look at the cluster, or recover its store",
 		look("status", "Show servers, nodes and the store", a.clusterStatus),
 		look("leader", "Print the server whose loops decide", a.clusterLeader),
-		look("health", "Tell whether the server is ready, and exit with 1 when it is not", a.clusterHealth))
+		look("health", "Tell whether the server is ready, and exit with 1 when it is not", a.clusterHealth),
+		a.clusterRecoverCommand())
 }
 
 func (a *cli) clusterStatus(ctx context.Context, c *client.Client) error {
@@ -119,12 +128,45 @@ func (a *cli) clusterStatus(ctx context.Context, c *client.Client) error {
 	}
 	a.say("%s", strings.Join(align([][]string{
 		{"leader", leaderName(cluster)},
-		{"servers", strconv.Itoa(len(cluster.Servers))},
+		{"servers", serverCount(cluster)},
 		{"nodes", fmt.Sprintf("%d, %d ready", cluster.Nodes, cluster.Ready)},
 		{"store", storeState(cluster)},
 	}), "\n"))
 	a.say("")
+	if len(cluster.Members) > 0 {
+		if err := show(a, memberList(cluster.Members)); err != nil {
+			return err
+		}
+		a.say("")
+	}
 	return show(a, a.nodeList(nodes))
+}
+
+// memberList is the servers that keep the store.
+func memberList(members []client.Member) list[client.Member] {
+	role := func(m client.Member) string {
+		if m.Leader {
+			return m.Role + ", leads"
+		}
+		return m.Role
+	}
+	lag := func(m client.Member) string {
+		if m.Behind == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%d behind", m.Behind)
+	}
+	return list[client.Member]{
+		items: members, object: members, name: func(m client.Member) string { return m.Name }, empty: "the store is kept elsewhere",
+		columns: []column[client.Member]{
+			{"MEMBER", false, func(m client.Member) string { return m.Name }},
+			{"ROLE", false, role},
+			{"STATE", false, func(m client.Member) string { return orDash(m.State) }},
+			{"LAG", false, lag},
+			{"ADDRESS", true, func(m client.Member) string { return m.Address }},
+			{"WHY", false, func(m client.Member) string { return orDash(m.Why) }},
+		},
+	}
 }
 
 func (a *cli) clusterLeader(ctx context.Context, c *client.Client) error {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"vortex"
@@ -37,10 +36,7 @@ func openEmbedded(ctx context.Context, cfg Config, log *slog.Logger) (engine.Eng
 	if err := free(ctx, cfg); err != nil {
 		return nil, err
 	}
-	embedded := etcd.Embedded{
-		Dir: filepath.Join(cfg.Data, "store"), ClientAddr: cfg.EtcdClient, PeerAddr: cfg.EtcdPeer, Log: log,
-	}
-	return embedded.Open(ctx)
+	return embeddedStore(cfg, log).Open(ctx)
 }
 
 // openEtcd connects to a cluster named by [user:password@]host:port,host:port[/prefix].

@@ -9,11 +9,13 @@ import (
 
 	"vortex"
 	"vortex/internal/autoscale"
+	"vortex/internal/consensus"
 	"vortex/internal/deploy"
 	"vortex/internal/endpoints"
 	"vortex/internal/event"
 	"vortex/internal/kind"
 	"vortex/internal/kind/backup"
+	"vortex/internal/kind/engine/etcd"
 	"vortex/internal/nodes"
 	"vortex/internal/placement"
 	"vortex/internal/settings"
@@ -21,6 +23,8 @@ import (
 
 // control is the control plane: the loops that run under the lead.
 type control struct {
+	name     string
+	group    *etcd.Group // nil where nobody keeps it
 	store    *kind.Store
 	settings settings.Settings
 	backups  Backups
@@ -46,6 +50,11 @@ func (c *control) lead(ctx context.Context, w kind.Writer) error {
 			Writer: w, Log: component("endpoints"), FirstPort: func() uint16 { return startingPort(c.store, c.settings) },
 		},
 		&nodes.Monitor{Writer: w, Heartbeats: c.beats, Events: c.events, Log: component("nodes")},
+	}
+	if c.group != nil {
+		loops = append(loops, &consensus.Keeper{
+			Writer: w, Group: peers{c.group}, Self: c.name, Events: c.events, Log: component("consensus"),
+		})
 	}
 	if c.backups.Dir != "" {
 		loops = append(loops, &backup.Keeper{

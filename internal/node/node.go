@@ -33,6 +33,7 @@ import (
 	"vortex/internal/event"
 	"vortex/internal/image"
 	"vortex/internal/kind"
+	"vortex/internal/kind/engine/etcd"
 	"vortex/internal/nodes"
 	"vortex/internal/session"
 	sessionpb "vortex/proto/session"
@@ -45,6 +46,7 @@ type Node struct {
 	parts *stack
 
 	store    *kind.Store
+	group    *etcd.Group // nil where the store has no members that others could join
 	events   *event.Recorder
 	beats    *nodes.Heartbeats
 	registry *prometheus.Registry
@@ -111,7 +113,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.parts.stop()
 	boundHeap()
 	for _, step := range []func(context.Context) error{
-		n.readCertificates, n.takeData, n.openStore, n.listenAPI, n.startHeartbeats, n.startKind, n.startControl, n.startAgent, n.startEdge, n.startAPI,
+		n.readCertificates, n.takeData, n.openStore, n.listenAPI, n.startHeartbeats, n.startKind, n.startPresence, n.startControl, n.startAgent, n.startEdge, n.startAPI,
 	} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -154,7 +156,7 @@ func (n *Node) openStore(ctx context.Context) error {
 		return err
 	}
 	settleHeap()
-	n.store = store
+	n.store, n.group = store, groupOf(eng, n.cfg)
 	n.parts.closer("engine", eng.Close)
 	n.parts.start("store", store.Run)
 	n.events = &event.Recorder{Store: store, Log: n.component("events")}
@@ -196,7 +198,7 @@ func (n *Node) startKind(ctx context.Context) error {
 
 // startControl competes for the lead, under which the control plane's loops run.
 func (n *Node) startControl(context.Context) error {
-	c := &control{store: n.store, settings: n.cfg.Settings, backups: n.cfg.Backups, version: n.cfg.Version, beats: n.beats, events: n.events, log: n.log}
+	c := &control{name: n.cfg.Name, group: n.group, store: n.store, settings: n.cfg.Settings, backups: n.cfg.Backups, version: n.cfg.Version, beats: n.beats, events: n.events, log: n.log}
 	e := &election.Election{Store: n.store, ID: n.cfg.Name, Address: n.addrs.API, Peers: n.beats, Log: n.component("election")}
 	n.parts.start("control plane", func(ctx context.Context) error { return e.Run(ctx, c.lead) })
 	return nil
@@ -325,6 +327,9 @@ func (n *Node) handler() *api.Server {
 	}
 	if n.edge != nil {
 		s.Edge = n.edgeStatus
+	}
+	if n.group != nil {
+		s.StoreLeader = func() string { return storeLeader(n.group) }
 	}
 	if n.agent != nil {
 		s.Instances, s.Checker = n.agent, n.agent

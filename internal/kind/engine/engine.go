@@ -80,3 +80,14 @@ type Change struct {
 
 	Delete bool
 }
+
+// Recovery is what came of data of which the other members are lost.
+type Recovery struct {
+	// Group is the new group's identity, Revision its newest.
+	Group    uint64
+	Revision int64
+	// Epoch is the cluster's from now on; 0 where there was none.
+	Epoch uint64
+	// Kept is where the data is as it was, "" when there was none.
+	Kept string
+}

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"maps"
@@ -90,6 +91,7 @@ func (c Embedded) peers(cfg *embed.Config, listen url.URL) {
 	group := maps.Clone(c.Group)
 	if group == nil {
 		group = map[string]string{}
+		cfg.InitialClusterToken = rand.Text() // no two groups are the same, wherever they began
 	}
 	group[cfg.Name] = advertise.String()
 	members := make([]string, 0, len(group))

@@ -21,14 +21,21 @@ func TestRecover(t *testing.T) {
 		last = enginetest.Commit(t, q.engines[0], enginetest.Put(fmt.Sprint("k", n), strconv.Itoa(n)))
 	}
 	before := q.engines[0].Group().Status().Cluster
+	if err := q.engines[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.members[0].Recover(t.Context(), false); !vortex.IsKind(err, vortex.Precondition) {
+		t.Errorf("a recovery while two of three run: %v; want Precondition", err)
+	}
+	q.engines = q.engines[1:]
 	q.close() // all three at once: the survivor has the last writes in its log at least
 	q.engines = q.engines[:0]
-	done, err := q.members[0].Recover(t.Context())
+	done, err := q.members[0].Recover(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done.Cluster == before || done.Revision <= last {
-		t.Errorf("the new group is %x at revision %d; the old one was %x at %d", done.Cluster, done.Revision, before, last)
+	if done.Group == before || done.Revision <= last {
+		t.Errorf("the new group is %x at revision %d; the old one was %x at %d", done.Group, done.Revision, before, last)
 	}
 	alone := q.open(q.members[0])
 	n := 0
@@ -83,7 +90,7 @@ func TestRecover(t *testing.T) {
 
 // TestRecoverOfNothing says what is missing.
 func TestRecoverOfNothing(t *testing.T) {
-	if _, err := (etcd.Embedded{Dir: t.TempDir()}).Recover(t.Context()); !vortex.IsKind(err, vortex.NotFound) {
+	if _, err := (etcd.Embedded{Dir: t.TempDir()}).Recover(t.Context(), false); !vortex.IsKind(err, vortex.NotFound) {
 		t.Errorf("%v; want NotFound", err)
 	}
 }

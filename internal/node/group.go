@@ -1,0 +1,171 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"vortex"
+	"vortex/internal/cluster/pki"
+	"vortex/internal/consensus"
+	"vortex/internal/kind"
+	"vortex/internal/kind/engine"
+	"vortex/internal/kind/engine/etcd"
+)
+
+// embeddedStore is the member that this server may be.
+func embeddedStore(cfg Config, log *slog.Logger) etcd.Embedded {
+	c := etcd.Embedded{
+		Dir: filepath.Join(cfg.Data, "store"), Name: cfg.Name, ClientAddr: cfg.EtcdClient, PeerAddr: cfg.EtcdPeer, Log: log,
+	}
+	if cfg.EtcdPeer == "" {
+		return c
+	}
+	host, port, _ := net.SplitHostPort(cfg.EtcdPeer)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		c.PeerAdvertise = net.JoinHostPort(address(), port)
+	}
+	dir := pki.Dir(filepath.Join(cfg.Data, "pki"))
+	if _, err := os.Stat(dir.Path(pki.CertFile)); err == nil { // a server of a cluster
+		c.PeerTLS = etcd.PeerTLS{CA: dir.Path(pki.CAFile), Cert: dir.Path(pki.CertFile), Key: dir.Path(pki.KeyFile), Name: pki.ServerName}
+	}
+	return c
+}
+
+// peerURL is where other members reach this one, "" where they cannot.
+func peerURL(cfg Config) string {
+	if cfg.EtcdPeer == "" || cfg.Store != "" {
+		return ""
+	}
+	c := embeddedStore(cfg, nil)
+	if c.PeerAdvertise != "" {
+		return c.PeerTLS.URL(c.PeerAdvertise)
+	}
+	return c.PeerTLS.URL(c.PeerAddr)
+}
+
+// groupOf returns the group that an engine is a member of, nil where it is none that others may join.
+func groupOf(eng engine.Engine, cfg Config) *etcd.Group {
+	e, ok := eng.(*etcd.Engine)
+	if !ok || cfg.EtcdPeer == "" {
+		return nil
+	}
+	return e.Group()
+}
+
+// peers gives the loop that keeps the group what it needs of it.
+type peers struct{ group *etcd.Group }
+
+// Members implements consensus.Group.
+func (p peers) Members(ctx context.Context) (list []consensus.Peer, err error) {
+	members, err := p.group.Members(ctx)
+	for _, m := range members {
+		list = append(list, consensus.Peer(m))
+	}
+	return list, err
+}
+
+// AddLearner implements consensus.Group.
+func (p peers) AddLearner(ctx context.Context, url string) error {
+	_, err := p.group.AddLearner(ctx, url)
+	return err
+}
+
+// Promote implements consensus.Group.
+func (p peers) Promote(ctx context.Context, id uint64) error { return p.group.Promote(ctx, id) }
+
+// Remove implements consensus.Group.
+func (p peers) Remove(ctx context.Context, id uint64) error { return p.group.Remove(ctx, id) }
+
+// storeLeader is the member that leads the log, in hex.
+func storeLeader(g *etcd.Group) string {
+	leader := g.Status().Leader
+	if leader == 0 {
+		return ""
+	}
+	return strconv.FormatUint(leader, 16)
+}
+
+// presence keeps this server's own record.
+type presence struct {
+	store *kind.Store
+	group *etcd.Group
+	rec   vortex.ServerRecord
+	log   *slog.Logger
+}
+
+const (
+	presenceEvery = time.Second
+	farBehind     = 5000 // entries of the log: so many are told of
+	nearAgain     = 500
+)
+
+// describe is what a server says of itself.
+func (n *Node) describe() vortex.ServerRecord {
+	m := machine(n.cfg)
+	rec := vortex.ServerRecord{
+		Name: n.cfg.Name, Peer: peerURL(n.cfg), API: n.addrs.API, Kind: n.addrs.Kind, Zone: n.cfg.Labels[vortex.ZoneLabel],
+		CPUMillis: new(m.CPUMillis), MemoryBytes: new(m.MemoryBytes), Version: n.cfg.Version, StartedAt: time.Now().UTC(),
+	}
+	switch wish := vortex.MemberWish(n.cfg.Labels[consensus.Label]); wish {
+	case vortex.MemberWishPreferred, vortex.MemberWishNever:
+		rec.Member = wish
+	}
+	return rec
+}
+
+// Run writes the record and keeps it true until ctx ends.
+func (p *presence) Run(ctx context.Context) error {
+	ticker := time.NewTicker(presenceEvery)
+	defer ticker.Stop()
+	written := false
+	for {
+		if p.observe(ctx) || !written {
+			attempt, cancel := context.WithTimeout(ctx, settleTime)
+			_, err := kind.Put(attempt, p.store, vortex.Servers, &p.rec, p.rec.Name)
+			cancel()
+			if written = err == nil; !written && ctx.Err() == nil {
+				p.log.DebugContext(ctx, "Server's record not written yet", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// observe brings the record up to date and reports whether it changed.
+func (p *presence) observe(ctx context.Context) (changed bool) {
+	status := p.group.Status()
+	if status.Learner && p.rec.CaughtUp == nil {
+		attempt, cancel := context.WithTimeout(ctx, presenceEvery)
+		defer cancel()
+		if p.group.CaughtUp(attempt) == nil {
+			p.rec.CaughtUp, changed = new(true), true
+		}
+	}
+	behind := status.Committed - min(status.Applied, status.Committed)
+	switch {
+	case p.rec.Behind == nil && behind >= farBehind:
+		p.rec.Behind, changed = new(behind), true
+	case p.rec.Behind != nil && behind <= nearAgain:
+		p.rec.Behind, changed = nil, true
+	}
+	return changed
+}
+
+// startPresence tells the cluster of this server, where it can be a member.
+func (n *Node) startPresence(context.Context) error {
+	if n.group == nil {
+		return nil
+	}
+	p := &presence{store: n.store, group: n.group, rec: n.describe(), log: n.component("presence")}
+	n.parts.start("presence", p.Run)
+	return nil
+}
