@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -78,7 +79,7 @@ func (a *cli) recoverStore(ctx context.Context, sources *daemonSources, from, at
 	if err != nil {
 		return err
 	}
-	out := recovered{Data: cfg.Data, Group: fmt.Sprintf("%x", done.Group), Revision: done.Revision, Epoch: done.Epoch, Kept: done.Kept}
+	out := recovered{Data: cfg.Data, Group: strconv.FormatUint(done.Group, 16), Revision: done.Revision, Epoch: done.Epoch, Kept: done.Kept}
 	text := []string{fmt.Sprintf("The store in %s is a group of one at revision %d", out.Data, out.Revision)}
 	if out.Epoch > 0 {
 		text[0] += fmt.Sprintf(", the cluster's epoch is %d", out.Epoch)
