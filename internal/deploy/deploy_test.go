@@ -166,6 +166,27 @@ func TestNodeThatGoesDownLosesItsInstancesAtOnce(t *testing.T) {
 	c.instances("web", vortex.WantedStateRunning, 1)
 }
 
+// TestEachAppGivesItsNodeItsOwnTime has a node down that has just fallen silent.
+func TestEachAppGivesItsNodeItsOwnTime(t *testing.T) {
+	c := run(t)
+	patience := map[string]float64{"patient": 3600, "impatient": 0.2}
+	before := map[string]*vortex.InstanceRecord{}
+	for name, seconds := range patience {
+		c.app(name, "web:1", 1, func(a *vortex.AppRecord) { a.Spec.Spec.LostAfterSeconds = &seconds })
+		before[name] = c.instances(name, vortex.WantedStateRunning, 1)[0]
+		c.healthy(before[name])
+		c.state(name, vortex.RolloutStateComplete)
+	}
+	put(c, vortex.Liveness, "n1", vortex.LivenessRecord{Node: "n1", State: vortex.LivenessStateDown, Since: time.Now(), SilentSince: time.Now()})
+	kindtest.Eventually(t, "the impatient app's instance is replaced", func() bool {
+		_, err := kind.Get(c.store, vortex.Instances, before["impatient"].ID)
+		return err != nil
+	})
+	if now := c.instances("patient", vortex.WantedStateRunning, 1)[0]; now.ID != before["patient"].ID {
+		t.Error("the patient app's instance was replaced too")
+	}
+}
+
 func TestSettingsApplyToEveryApp(t *testing.T) {
 	c := run(t)
 	c.app("web", "web:1", 1, nil)
