@@ -25,7 +25,7 @@ type detector struct {
 
 const (
 	smoothing     = 16 // beats over which deviation and loss are smoothed, in halves
-	lossSmoothing = 256
+	lossSmoothing = 1024
 	million       = 1_000_000
 	outage        = 10 // so many lost in a row are an outage, which says nothing about the usual loss
 

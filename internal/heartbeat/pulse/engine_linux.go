@@ -376,7 +376,9 @@ func (e *engine) do(o Order) {
 		ping := body{echo: o.Number}
 		e.tell(Report{Link: o.Link, Generation: l.generation, State: l.state, Ping: l.out.seal(e.outgoing[:0], kindPing, l.channel, ping)})
 	case Carried:
-		e.take(now(), true, o.Datagram, nil)
+		t := now()
+		e.receive(t, true) // what the peer sent before it answered has come before, and counts
+		e.take(t, true, o.Datagram, nil)
 	}
 }
 
