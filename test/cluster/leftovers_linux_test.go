@@ -3,6 +3,7 @@ package cluster
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,7 +96,7 @@ func TestWaitToBeKilled(t *testing.T) {
 	ticks(t, start(t, n.Host(1), "parent", "box"))
 	n.Host(2).Suspend()
 	fmt.Println("waiting")
-	<-t.Context().Done()
+	_, _ = io.Copy(io.Discard, os.Stdin) // until who runs it is gone, should that be sooner
 }
 
 func TestKilledTestIsSweptUpBehind(t *testing.T) {
@@ -105,6 +106,9 @@ func TestKilledTestIsSweptUpBehind(t *testing.T) {
 	cmd.Env = append(os.Environ(), waiterEnv+"=1")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
