@@ -47,6 +47,9 @@ func (a *cli) tokenCreateCommand() *cobra.Command {
 			if err := checkName(name); err != nil {
 				return err
 			}
+			if _, ok := joinID(name); ok {
+				return vortex.Errorf(vortex.Invalid, "--name: names that begin with vxj_ are those of tokens for joining; choose another")
+			}
 			if ttl < 0 {
 				return vortex.Errorf(vortex.Invalid, "--ttl: expected a duration such as 720h, got %s", ttl)
 			}
@@ -88,37 +91,6 @@ func roleExists(ctx context.Context, k *client.Kind, name string) error {
 		hint = "did you mean " + near + "?"
 	}
 	return vortex.Errorf(vortex.NotFound, "no role %q; %s", name, hint)
-}
-
-func (a *cli) tokenListCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "ls", Aliases: []string{"list"}, Short: "List tokens; what they are is not kept", Args: none,
-		RunE: a.withKind(func(ctx context.Context, k *client.Kind, _ []string) error {
-			tokens, err := k.Tokens(ctx)
-			if err != nil {
-				return err
-			}
-			return show(a, list[vortex.TokenRecord]{
-				items: tokens, object: tokens, empty: "no tokens but the server's own", name: func(t vortex.TokenRecord) string { return t.Name },
-				columns: []column[vortex.TokenRecord]{
-					{"NAME", false, func(t vortex.TokenRecord) string { return t.Name }},
-					{"ROLE", false, func(t vortex.TokenRecord) string { return t.Role }},
-					{"EXPIRES", false, func(t vortex.TokenRecord) string {
-						if t.ExpiresAt.IsZero() {
-							return "never"
-						}
-						return "in " + age(time.Until(t.ExpiresAt))
-					}},
-					{"AGE", false, func(t vortex.TokenRecord) string { return age(time.Since(t.CreatedAt)) }},
-					{"SHA256", true, func(t vortex.TokenRecord) string { return t.Hash }},
-				},
-			})
-		}),
-	}
-}
-
-func (a *cli) tokenRemoveCommand() *cobra.Command {
-	return a.removal("token", (*client.Kind).RemoveToken)
 }
 
 // removal is the command that removes a token or a role.

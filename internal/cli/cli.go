@@ -196,7 +196,7 @@ func (a *cli) root() *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add(groupRun, a.upCommand(), a.serverCommand(), a.edgeCommand(), a.applyCommand(), a.diffCommand())
+	add(groupRun, a.upCommand(), a.serverCommand(), a.agentCommand(), a.edgeCommand(), a.applyCommand(), a.diffCommand())
 	add(groupLook, a.appsCommand(), a.statusCommand(), a.psCommand(), a.logsCommand(), a.eventsCommand(), a.nodesCommand(),
 		a.topCommand(), a.metricsCommand(), a.historyCommand(), a.infoCommand(), a.clusterCommand())
 	add(groupAct, a.startCommand(), a.stopCommand(), a.scaleCommand(), a.restartCommand(), a.rollbackCommand(), a.undoCommand(), a.deleteCommand(), a.execCommand())

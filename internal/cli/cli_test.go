@@ -230,7 +230,7 @@ func TestUpAppliesItsFilesAndStopsCleanly(t *testing.T) {
 	if cfg.Data != w.dir || !cfg.NoEdge || cfg.LogLevel != "debug" || cfg.API != "127.0.0.1:7070" {
 		t.Errorf("%+v", cfg)
 	}
-	if code, _, errOut := w.run(t.Context(), "", "up", "--join", "other"); code != 2 || !strings.Contains(errOut, "not in it yet") {
+	if code, _, errOut := w.run(t.Context(), "", "up", "--join", "other"); code != 2 || !strings.Contains(errOut, "needs --advertise") {
 		t.Errorf("--join: %d %s", code, errOut)
 	}
 	if code, _, errOut := w.run(t.Context(), "", "up", "-f", filepath.Join(w.dir, "none.yaml")); code != 3 {

@@ -107,11 +107,11 @@ func (a *cli) clusterCommand() *cobra.Command {
 			return show(cmd.Context(), c)
 		}}
 	}
-	return group("cluster", "Look at the cluster, or recover its store",
+	return group("cluster", "Look at the cluster, put machines out of it, or recover its store",
 		look("status", "Show servers, nodes and the store", a.clusterStatus),
 		look("leader", "Print the server whose loops decide", a.clusterLeader),
 		look("health", "Tell whether the server is ready, and exit with 1 when it is not", a.clusterHealth),
-		a.clusterRecoverCommand())
+		a.clusterRecoverCommand(), a.clusterRemoveCommand())
 }
 
 func (a *cli) clusterStatus(ctx context.Context, c *client.Client) error {

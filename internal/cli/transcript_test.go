@@ -341,6 +341,8 @@ var (
 		{regexp.MustCompile(`vortex-\d{8}T\d{6}Z-r\d+(-\w+)?`), "vortex-TIME-rREV"},
 		{regexp.MustCompile(`("?log"?: )"?\w+"?`), "${1}LOG"},
 		{someToken, "vx_TOKEN"},
+		{regexp.MustCompile(`vxj_\w+`), "vxj_TOKEN"},
+		{regexp.MustCompile(`vortex:join:\w+`), "vortex:join:ID"},
 		{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SHA256"},
 		{regexp.MustCompile(`(bytes"?:\s+)\d+`), "${1}N"},
 		{regexp.MustCompile(`(?m)\b\d+(?:\.\d+)? [KM]?i?B(\s|$)`), "SIZE$1"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -51,8 +52,11 @@ func (a *cli) upCommand() *cobra.Command {
 func (a *cli) serverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "server", Short: "Run a server: store, control plane and API, with agent and edge unless switched off",
-		Example: "  vortex server --api 10.0.0.1:7070 --no-agent",
-		Args:    none,
+		Long: "Runs a server. With --advertise ADDRESS others can join it: it makes a CA and serves its ports with a certificate of it.\n" +
+			"With --join it becomes one more server of a cluster; that needs a token of `vortex token join --role server`, once.",
+		Example: "  vortex server --api 10.0.0.1:7070 --no-agent\n  vortex server --advertise 10.0.0.1\n" +
+			"  vortex server --advertise 10.0.0.2 --join 10.0.0.1 --token TOKEN",
+		Args: none,
 	}
 	sources := daemonFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -64,19 +68,42 @@ func (a *cli) serverCommand() *cobra.Command {
 	return cmd
 }
 
-// daemonSources are the flags of up and server.
-type daemonSources struct {
-	flags *pflag.FlagSet
-	file  string
+func (a *cli) agentCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "agent --join HOST --token TOKEN", Short: "Run a worker node: instances and an edge, for the servers of a cluster",
+		Long: "Runs instances, and an edge unless switched off, for a cluster whose servers are elsewhere. The token is of `vortex token join` and is needed\n" +
+			"once: the machine keeps a certificate, which renews itself. Of the servers one that answers is enough; the others are learnt from it.",
+		Example: "  vortex agent --join 10.0.0.1 --token TOKEN\n  vortex agent --join 10.0.0.1,10.0.0.2 --token TOKEN --label zone=eu --no-edge",
+		Args:    none,
+	}
+	sources := daemonFlags(cmd.Flags(), "node.", "cluster.", "edge.", "agent.", "log.")
+	sources.worker = true
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return a.runDaemon(cmd.Context(), sources, func(_ context.Context, run client.RunFile) error {
+			a.note("%s", a.style.bold("The agent is in the cluster"))
+			if run.Edge != "" {
+				a.note("  %s  %s", a.style.dim("apps"), run.Edge)
+			}
+			return nil
+		})
+	}
+	return cmd
 }
 
-// daemonFlags adds a flag for every setting that has one.
-func daemonFlags(flags *pflag.FlagSet) *daemonSources {
+// daemonSources are the flags of up, server and agent.
+type daemonSources struct {
+	flags  *pflag.FlagSet
+	file   string
+	worker bool
+}
+
+// daemonFlags adds a flag for every setting that has one, of the sections named, none meaning all.
+func daemonFlags(flags *pflag.FlagSet, sections ...string) *daemonSources {
 	src := &daemonSources{flags: flags}
 	flags.StringVar(&src.file, "config", "", "configuration (default: ./vortex.yaml, else /etc/vortex/vortex.yaml)")
 	for _, s := range config.Settings() {
 		switch {
-		case s.Flag == "":
+		case s.Flag == "", len(sections) > 0 && !slices.ContainsFunc(sections, func(section string) bool { return strings.HasPrefix(s.Key, section) }):
 		case s.Switch:
 			flags.Bool(s.Flag, false, s.Usage+" ("+s.Env()+")")
 		default:
@@ -94,7 +121,7 @@ func (d *daemonSources) load(a *cli) (config.Config, error) {
 			given[s.Flag] = f.Value.String()
 		}
 	}
-	cfg, err := config.Load(config.Sources{File: d.file, Environ: a.env.Environ, Flags: given, Root: os.Geteuid() == 0})
+	cfg, err := config.Load(config.Sources{File: d.file, Environ: a.env.Environ, Flags: given, Root: os.Geteuid() == 0, Worker: d.worker})
 	for _, warning := range cfg.Warnings {
 		a.note("%s %s", a.style.warn("warning:"), warning)
 	}

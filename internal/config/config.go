@@ -77,8 +77,14 @@ type Config struct {
 	NoEdge, NoAgent bool
 	// Rm stops and removes all containers when the process stops.
 	Rm bool
-	// Join is the host of a cluster to join; this version refuses it.
-	Join string
+	// Advertise is host or host:port where the other machines of a cluster reach this server; "" is of no cluster unless it joins one.
+	Advertise string
+	// Join are host or host:port of servers of the cluster to join, between commas, JoinToken the token for it.
+	Join, JoinToken string
+	// CertificateLifetime is how long the certificates live that this server signs.
+	CertificateLifetime time.Duration
+	// Worker is an agent's process: it has no store of its own. It is no setting: the command says it.
+	Worker bool
 	// LogFormat is text or json, LogLevel debug, info, warn or error.
 	LogFormat, LogLevel string
 
@@ -98,10 +104,25 @@ func Default() Config {
 		EtcdClient: "127.0.0.1:2379", EtcdPeer: "127.0.0.1:2380",
 		MaxKeyBytes: 1024, MaxValueBytes: 3 << 19, MaxTxnOps: 10_000, MaxAnswer: 64 << 20, MaxStreams: 10_000, MaxConnections: 10_000,
 		TLSClientAuth: "optional", KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
-		BackupEvery: time.Hour, BackupKeep: 24, AccessLogPercent: 100,
+		BackupEvery: time.Hour, BackupKeep: 24, AccessLogPercent: 100, CertificateLifetime: 24 * time.Hour,
 		EdgeAcceptProxy: "off", MaxClientConns: 10_000, MinBodyRate: 64, BodyGrace: 10 * time.Second,
 		Settings: settings.Default(),
 	}
+}
+
+// clustered is Default for a machine of a cluster: others have to reach it, and are known by their certificates.
+func clustered() Config {
+	cfg := Default()
+	cfg.API, cfg.Kind, cfg.KindAnonymous = ":7070", ":50051", "off"
+	return cfg
+}
+
+// Clustered reports whether the machine is to be one of a cluster.
+func (c *Config) Clustered() bool { return c.Advertise != "" || c.Join != "" || c.Worker }
+
+// Servers are the servers to join at, or to look for the cluster at.
+func (c *Config) Servers() []string {
+	return strings.FieldsFunc(c.Join, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // Level returns LogLevel as slog has it.
@@ -128,9 +149,7 @@ func (c *Config) Validate() error {
 	if c.BackupKeep == 0 {
 		add("backup.keep: expected a number from 1, got 0")
 	}
-	if c.Join != "" {
-		add("--join: this version runs one server; joining a cluster is not in it yet\nrun `vortex up` or `vortex server` without --join")
-	}
+	problems = append(problems, c.clusterProblems()...)
 	problems = append(problems, c.storeProblems()...)
 	for _, choice := range []struct {
 		key, value string
@@ -148,6 +167,55 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(append(append(problems, c.tlsProblems()...), c.limitProblems()...)...)
+}
+
+// shortestLife is the shortest life of certificates: renewing them takes a moment.
+const shortestLife = 2 * time.Minute
+
+func (c *Config) clusterProblems() (problems []error) {
+	add := func(format string, args ...any) {
+		problems = append(problems, vortex.Errorf(vortex.Invalid, format, args...))
+	}
+	if c.CertificateLifetime < shortestLife {
+		add("cluster.certificate_lifetime: expected a duration from %s, such as 24h, got %s", shortestLife, c.CertificateLifetime)
+	}
+	if c.JoinToken != "" && c.Join == "" {
+		add("--token: it is for joining; give --join HOST too, a server of the cluster")
+	}
+	if c.Join != "" && len(c.Servers()) == 0 {
+		add("--join: expected host or host:port, several between commas, got %q", c.Join)
+	}
+	for _, s := range c.Servers() {
+		if err := checkHost(s); err != nil {
+			add("--join: expected host or host:port, several between commas, got %q", s)
+		}
+	}
+	switch {
+	case c.Worker:
+	case c.Advertise == "" && c.Join != "":
+		add("--join: a server that joins needs --advertise ADDRESS too, at which the other servers reach it")
+	case c.Advertise != "" && checkHost(c.Advertise) != nil:
+		add("--advertise: expected the host or host:port at which other machines reach this one, got %q", c.Advertise)
+	case c.Advertise != "" && c.Kind == "":
+		add("kind.listen: a server of a cluster has to serve the store; give an address such as :50051")
+	}
+	return problems
+}
+
+// checkHost refuses what is neither host nor host:port.
+func checkHost(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = strings.Trim(s, "[]"), "1"
+	}
+	if host == "" || strings.ContainsAny(host, "/ ") || net.ParseIP(host) == nil && strings.Contains(host, ":") {
+		return errors.New("no host")
+	}
+	n, err := parseUint(port, 16)
+	if err == nil && n == 0 {
+		err = errors.New("no port")
+	}
+	return err
 }
 
 func (c *Config) tlsProblems() (problems []error) {

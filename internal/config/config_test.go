@@ -133,7 +133,11 @@ func TestValidate(t *testing.T) {
 		"address":   {func(c *Config) { c.API = "7070" }, `api.listen: expected host:port such as 127.0.0.1:7070, got "7070"`},
 		"port":      {func(c *Config) { c.Edge = ":99999" }, `edge.listen: expected host:port`},
 		"relative":  {func(c *Config) { c.Data = "x" }, `node.data: expected an absolute directory, got "x"`},
-		"join":      {func(c *Config) { c.Join = "h" }, "--join: this version runs one server"},
+		"join":      {func(c *Config) { c.Join = "h" }, "--join: a server that joins needs --advertise"},
+		"joins":     {func(c *Config) { c.Join, c.Advertise = "h,a:b:c", "h" }, `--join: expected host or host:port, several between commas, got "a:b:c"`},
+		"token":     {func(c *Config) { c.JoinToken = "t" }, "give --join HOST too"},
+		"advertise": {func(c *Config) { c.Advertise = "h:0" }, `--advertise: expected the host or host:port at which other machines reach this one, got "h:0"`},
+		"lifetime":  {func(c *Config) { c.CertificateLifetime = time.Minute }, "cluster.certificate_lifetime: expected a duration from 2m0s"},
 		"anonymous": {func(c *Config) { c.KindAnonymous = "limted" }, `did you mean "limited"?`},
 		"runtime":   {func(c *Config) { c.Runtime = "podman" }, "agent.runtime: expected auto, oci, docker, process, sim"},
 		"store":     {func(c *Config) { c.Store = "redis://x" }, "store.url: expected etcd://"},
@@ -203,5 +207,33 @@ func TestEverySettingHasItsOwnNames(t *testing.T) {
 		if s.Usage == "" || strings.Count(s.Key, ".") != 1 {
 			t.Errorf("%q needs a section and a usage", s.Key)
 		}
+	}
+}
+
+func TestAMachineOfAClusterIsReachedByOthers(t *testing.T) {
+	t.Chdir(t.TempDir())
+	environ := []string{"HOME=/home/ann"}
+	for name, c := range map[string]struct {
+		flags           map[string]string
+		api, kind, anon string
+	}{
+		"alone":     {nil, "127.0.0.1:7070", "127.0.0.1:50051", "limited"},
+		"clustered": {map[string]string{"advertise": "10.0.0.1"}, ":7070", ":50051", "off"},
+		"as told":   {map[string]string{"advertise": "10.0.0.1", "api": "127.0.0.1:7070", "kind-anonymous": "limited"}, "127.0.0.1:7070", ":50051", "limited"},
+	} {
+		cfg, err := Load(Sources{Environ: environ, Flags: c.flags})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cfg.API != c.api || cfg.Kind != c.kind || cfg.KindAnonymous != c.anon {
+			t.Errorf("%s: API at %s, Kind at %s, anonymous %s", name, cfg.API, cfg.Kind, cfg.KindAnonymous)
+		}
+	}
+	cfg, err := Load(Sources{Environ: append(environ, "VORTEX_JOIN_TOKEN=secret", "VORTEX_TOKEN=other"), Flags: map[string]string{"join": "a, b:1,[::1]:2"}, Worker: true})
+	if err != nil || cfg.JoinToken != "secret" {
+		t.Fatalf("%v, %q", err, cfg.JoinToken)
+	}
+	if diff := cmp.Diff([]string{"a", "b:1", "[::1]:2"}, cfg.Servers()); diff != "" {
+		t.Error(diff)
 	}
 }

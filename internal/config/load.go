@@ -24,6 +24,8 @@ type Sources struct {
 	Flags map[string]string
 	// Root tells whether the process may write /var/lib.
 	Root bool
+	// Worker tells that the command runs an agent alone.
+	Worker bool
 }
 
 const maxFileBytes = 1 << 20
@@ -31,9 +33,24 @@ const maxFileBytes = 1 << 20
 // Load reads the sources, the later winning, and checks the outcome. The error lists every problem, each of kind Invalid;
 // a file that was named and is not there is NotFound.
 func Load(src Sources) (Config, error) {
-	cfg := Default()
+	cfg, err := src.read(Default())
+	if err == nil && cfg.Clustered() {
+		cfg, err = src.read(clustered())
+	}
+	if err != nil {
+		return cfg, err
+	}
+	if err := cfg.Validate(); err != nil {
+		return cfg, listed(err)
+	}
+	return cfg, nil
+}
+
+// read lays the sources over what holds without them.
+func (src Sources) read(cfg Config) (Config, error) {
 	env := environment(src.Environ)
 	var problems []error
+	cfg.Worker = src.Worker
 	if err := cfg.readFile(src.File, &problems); err != nil {
 		return cfg, err
 	}
@@ -56,9 +73,6 @@ func Load(src Sources) (Config, error) {
 		cfg.BackupDir = abs
 	}
 	if err := errors.Join(problems...); err != nil {
-		return cfg, listed(err)
-	}
-	if err := cfg.Validate(); err != nil {
 		return cfg, listed(err)
 	}
 	return cfg, nil

@@ -21,12 +21,16 @@ type Setting struct {
 	// Switch tells that the flag may stand without a value.
 	Switch bool
 
-	negated bool // the key says the opposite of the flag and the variable
+	env     string // the variable's name, when it does not follow from the flag
+	negated bool   // the key says the opposite of the flag and the variable
 	value   func(*Config) value
 }
 
 // Env is the name of its environment variable.
 func (s Setting) Env() string {
+	if s.env != "" {
+		return s.env
+	}
 	name := s.Flag
 	if name == "" {
 		name = s.Key
@@ -91,7 +95,10 @@ func Settings() []Setting {
 		{Key: "agent.rm", Flag: "rm", Usage: "remove all containers when stopped", Switch: true, value: toggle(func(c *Config) *bool { return &c.Rm })},
 		{Key: "log.format", Flag: "log-format", Usage: "text or json", value: text(func(c *Config) *string { return &c.LogFormat })},
 		{Key: "log.level", Flag: "log-level", Usage: "debug, info, warn or error", value: text(func(c *Config) *string { return &c.LogLevel })},
-		{Key: "cluster.join", Flag: "join", Usage: "host of a cluster to join", value: text(func(c *Config) *string { return &c.Join })},
+		{Key: "cluster.advertise", Flag: "advertise", Usage: "host or host:port at which other machines reach this server; with it others can join", value: text(func(c *Config) *string { return &c.Advertise })},
+		{Key: "cluster.join", Flag: "join", Usage: "servers of a cluster to join, host or host:port between commas", value: text(func(c *Config) *string { return &c.Join })},
+		{Key: "cluster.token", Flag: "token", env: "VORTEX_JOIN_TOKEN", Usage: "token for joining, from `vortex token join`; needed once", value: text(func(c *Config) *string { return &c.JoinToken })},
+		{Key: "cluster.certificate_lifetime", Usage: "how long the certificates of servers and nodes live", value: duration(func(c *Config) *time.Duration { return &c.CertificateLifetime })},
 		{Key: "cluster.min_replicas", Usage: "default floor for an app", value: number32(func(c *Config) *uint32 { return &c.Settings.MinReplicas })},
 		{Key: "cluster.max_replicas", Usage: "hard ceiling per app", value: number32(func(c *Config) *uint32 { return &c.Settings.MaxReplicas })},
 		{Key: "cluster.starting_port", Usage: "first port given to apps of TCP and UDP on the edges, and on their node to instances that need one (runtime process)", value: port(func(c *Config) *uint16 { return &c.Settings.StartingPort })},

@@ -44,6 +44,8 @@ type Config struct {
 	Anonymous kindrpc.Anonymous
 	// TLS protects the API's and Kind's ports.
 	TLS TLS
+	// Cluster says how this machine is one of a cluster.
+	Cluster Cluster
 	// Limits bound what clients of Kind can make the server hold.
 	Limits kindrpc.Limits
 	// MaxKeyBytes and MaxValueBytes bound a record of the store; 0 is the store's default.

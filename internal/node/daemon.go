@@ -45,6 +45,7 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 		StoreTLS:  StoreTLS{CA: cfg.StoreCA, Cert: cfg.StoreCert, Key: cfg.StoreKey},
 		Anonymous: kindrpc.Anonymous(cfg.KindAnonymous), Token: cfg.Token,
 		TLS:         TLS{Cert: cfg.TLSCert, Key: cfg.TLSKey, ClientCA: cfg.TLSClientCA, RequireClient: cfg.TLSClientAuth == "required"},
+		Cluster:     Cluster{Advertise: cfg.Advertise, Join: cfg.Servers(), Token: cfg.JoinToken, Lifetime: cfg.CertificateLifetime, Worker: cfg.Worker},
 		Limits:      kindrpc.Limits{TxnOps: int(cfg.MaxTxnOps), AnswerBytes: int(cfg.MaxAnswer), Streams: int64(cfg.MaxStreams)},
 		MaxKeyBytes: int(cfg.MaxKeyBytes), MaxValueBytes: int(cfg.MaxValueBytes), MaxConnections: int(cfg.MaxConnections),
 		Backups: Backups{Dir: cfg.BackupDir, Every: cfg.BackupEvery, Keep: int(cfg.BackupKeep), Ship: !cfg.NoBackupLog},
@@ -64,6 +65,10 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 				if run.Kind != "" {
 					run.Kind = "https://" + run.Kind
 				}
+			}
+			if cfg.Worker { // it has no API
+				ready(run)
+				return
 			}
 			remove, err := client.WriteRunFile(run, d.RuntimeDir)
 			if err != nil {

@@ -17,10 +17,13 @@ import (
 	"vortex/internal/kind/engine/etcd"
 )
 
+// storeDir is where the embedded engine keeps its data.
+func storeDir(cfg Config) string { return filepath.Join(cfg.Data, "store") }
+
 // embeddedStore is the member that this server may be.
 func embeddedStore(cfg Config, log *slog.Logger) etcd.Embedded {
 	c := etcd.Embedded{
-		Dir: filepath.Join(cfg.Data, "store"), Name: cfg.Name, ClientAddr: cfg.EtcdClient, PeerAddr: cfg.EtcdPeer, Log: log,
+		Dir: storeDir(cfg), Name: cfg.Name, ClientAddr: cfg.EtcdClient, PeerAddr: cfg.EtcdPeer, Log: log,
 	}
 	if cfg.EtcdPeer == "" {
 		return c

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"cmp"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,7 +17,7 @@ import (
 // machine describes this machine as a node.
 func machine(cfg Config) vortex.NodeRecord {
 	rec := vortex.NodeRecord{
-		ID: cfg.Name, Name: cfg.Name, Address: address(),
+		ID: cfg.Name, Name: cfg.Name, Address: cmp.Or(cfg.Cluster.host(), address()),
 		CPUMillis: uint64(runtime.NumCPU()) * 1000,
 		OS:        runtime.GOOS, Arch: runtime.GOARCH, Version: cfg.Version, Labels: cfg.Labels, Drivers: []string{},
 	}

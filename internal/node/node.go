@@ -26,6 +26,8 @@ import (
 	"vortex/internal/api"
 	"vortex/internal/api/kindrpc"
 	"vortex/internal/authz"
+	"vortex/internal/cluster/join"
+	"vortex/internal/cluster/pki"
 	"vortex/internal/edge"
 	"vortex/internal/edge/accesslog"
 	"vortex/internal/edge/limit"
@@ -34,8 +36,10 @@ import (
 	"vortex/internal/image"
 	"vortex/internal/kind"
 	"vortex/internal/kind/engine/etcd"
+	"vortex/internal/kind/engine/remote"
 	"vortex/internal/nodes"
 	"vortex/internal/session"
+	clusterpb "vortex/proto/cluster"
 	sessionpb "vortex/proto/session"
 )
 
@@ -61,7 +65,9 @@ type Node struct {
 	token    string
 	access   *authz.Authority
 
-	certificates *certificates // nil without TLS
+	certificates *certificates  // nil without TLS of its own
+	holder       *pki.Holder    // nil without a cluster
+	followed     *remote.Engine // nil where the store has an engine of its own
 }
 
 const (
@@ -89,6 +95,9 @@ func New(cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if cfg.Cluster.Worker {
+		cfg.API, cfg.Kind = "", "" // others serve
+	}
 	if cfg.Bridge == "" {
 		cfg.Bridge = bridgeOf(cfg.Data)
 	}
@@ -113,7 +122,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.parts.stop()
 	boundHeap()
 	for _, step := range []func(context.Context) error{
-		n.readCertificates, n.takeData, n.openStore, n.listenAPI, n.startHeartbeats, n.startKind, n.startPresence, n.startControl, n.startAgent, n.startEdge, n.startAPI,
+		n.readCertificates, n.takeData, n.enlist, n.findToken, n.openStore, n.listenAPI, n.startHeartbeats, n.startKind, n.startPresence, n.startControl, n.startAgent, n.startEdge, n.startAPI,
 	} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -124,7 +133,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.log.InfoContext(ctx, "Node ready", "node", n.cfg.Name)
 	if n.cfg.Ready != nil {
-		n.addrs.TLS = n.certificates.trust()
+		n.addrs.TLS = n.localTrust()
 		n.cfg.Ready(n.addrs)
 	}
 	select {
@@ -135,23 +144,30 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 }
 
-// takeData locks the data directory and finds the token.
+// takeData locks the data directory.
 func (n *Node) takeData(context.Context) error {
 	file, err := lock(n.cfg.Data)
 	if err != nil {
 		return err
 	}
 	n.parts.closer("data directory", file.Close)
+	return nil
+}
+
+func (n *Node) tokenFile() string { return filepath.Join(n.cfg.Data, "token") }
+
+// findToken finds the API's token.
+func (n *Node) findToken(context.Context) (err error) {
 	n.token = n.cfg.Token
-	if n.token == "" {
-		n.token, err = keptToken(filepath.Join(n.cfg.Data, "token"))
+	if n.token == "" && !n.cfg.Cluster.Worker {
+		n.token, err = keptToken(n.tokenFile())
 	}
 	n.addrs.Token = n.token
 	return err
 }
 
 func (n *Node) openStore(ctx context.Context) error {
-	store, eng, err := openStore(ctx, n.cfg, n.log)
+	store, eng, err := n.openEngineAndStore(ctx)
 	if err != nil {
 		return err
 	}
@@ -163,6 +179,9 @@ func (n *Node) openStore(ctx context.Context) error {
 	n.parts.start("events", n.events.Run)
 	n.access = &authz.Authority{Store: store, Token: n.token, Anonymous: n.cfg.Anonymous}
 	n.parts.start("access", n.access.Run)
+	if n.holder != nil {
+		n.parts.start("servers", n.followServers)
+	}
 	return nil
 }
 
@@ -182,9 +201,19 @@ func (n *Node) startKind(ctx context.Context) error {
 		n.log.WarnContext(ctx, "Anyone who reaches Kind's port may change everything: --kind-anonymous is full", "address", n.addrs.Kind)
 	}
 	n.warnOpen(ctx, "Kind", n.addrs.Kind)
-	srv := kindrpc.NewServer(&kindrpc.Service{
-		Store: n.store, Access: n.access, Limits: n.cfg.Limits, Version: n.cfg.Version, Log: n.component("kind-rpc"),
-	}, n.kindSecurity()...)
+	service := &kindrpc.Service{Store: n.store, Access: n.access, Limits: n.cfg.Limits, Version: n.cfg.Version, Log: n.component("kind-rpc")}
+	if n.holder != nil {
+		service.Public = join.Methods()
+		if err := join.Enter(ctx, n.store, n.holder, n.cfg.Cluster.address(n.addrs.Kind), n.cfg.Cluster.hosts()); err != nil {
+			return errors.Join(err, l.Close())
+		}
+	}
+	srv := kindrpc.NewServer(service, n.kindSecurity()...)
+	if n.holder != nil {
+		clusterpb.RegisterClusterServiceServer(srv, &join.Service{
+			Store: n.store, Holder: n.holder, Lifetime: n.lifetime(), Token: n.token, Events: n.events, Log: n.component("join"),
+		})
+	}
 	if n.sessions != nil {
 		sessionpb.RegisterSessionServiceServer(srv, n.sessions)
 	}
@@ -198,6 +227,9 @@ func (n *Node) startKind(ctx context.Context) error {
 
 // startControl competes for the lead, under which the control plane's loops run.
 func (n *Node) startControl(context.Context) error {
+	if n.cfg.Cluster.Worker {
+		return nil
+	}
 	c := &control{name: n.cfg.Name, group: n.group, store: n.store, settings: n.cfg.Settings, backups: n.cfg.Backups, version: n.cfg.Version, beats: n.beats, events: n.events, log: n.log}
 	e := &election.Election{Store: n.store, ID: n.cfg.Name, Address: n.addrs.API, Peers: n.beats, Log: n.component("election")}
 	n.parts.start("control plane", func(ctx context.Context) error { return e.Run(ctx, c.lead) })
@@ -295,8 +327,7 @@ func (n *Node) startAPI(context.Context) error {
 		ErrorLog: slog.NewLogLogger(n.component("api").Handler(), slog.LevelDebug),
 	}
 	serve := srv.Serve
-	if n.certificates != nil {
-		srv.TLSConfig = n.certificates.config(false, "h2", "http/1.1")
+	if srv.TLSConfig = n.apiTLS(); srv.TLSConfig != nil {
 		serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
 	}
 	n.parts.start("API", func(ctx context.Context) error {

@@ -100,14 +100,19 @@ func keptToken(path string) (string, error) {
 		return "", fmt.Errorf("read token: %w", err)
 	}
 	token := "vx_" + strings.ToLower(rand.Text())
+	return token, keepToken(path, token)
+}
+
+// keepToken writes the token into the file at path.
+func keepToken(path, token string) error {
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, []byte(token+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("write token: %w", err)
+		return fmt.Errorf("write token: %w", err)
 	}
 	if err := os.Rename(tmp, filepath.Clean(path)); err != nil {
-		return "", fmt.Errorf("write token: %w", err)
+		return fmt.Errorf("write token: %w", err)
 	}
-	return token, nil
+	return nil
 }
 
 // reservedPorts are the ports this process itself listens on.

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"log/slog"
 
 	"vortex"
 	"vortex/internal/kind"
@@ -11,9 +10,13 @@ import (
 	"vortex/internal/kind/ksl"
 )
 
-// openStore opens the engine that the configuration names, and the store on it.
-func openStore(ctx context.Context, cfg Config, log *slog.Logger) (*kind.Store, engine.Engine, error) {
-	eng, err := openEngine(ctx, cfg, log.With("component", "engine"))
+// openEngineAndStore opens the engine that the configuration names, or that stands on the cluster's servers, and the store on it.
+func (n *Node) openEngineAndStore(ctx context.Context) (*kind.Store, engine.Engine, error) {
+	open := func(ctx context.Context) (engine.Engine, error) { return openEngine(ctx, n.cfg, n.component("engine")) }
+	if n.afar() {
+		open = n.openAfar
+	}
+	eng, err := open(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -22,7 +25,8 @@ func openStore(ctx context.Context, cfg Config, log *slog.Logger) (*kind.Store, 
 		return nil, nil, fmt.Errorf("parse the built-in schema: %w", err)
 	}
 	store, err := kind.Open(ctx, kind.Config{
-		Engine: eng, Schema: schema, Log: log.With("component", "kind"), MaxKeyBytes: cfg.MaxKeyBytes, MaxValueBytes: cfg.MaxValueBytes,
+		Engine: eng, Schema: schema, Log: n.component("kind"), MaxKeyBytes: n.cfg.MaxKeyBytes, MaxValueBytes: n.cfg.MaxValueBytes,
+		Bridge: n.afar(),
 	})
 	if err != nil {
 		_ = eng.Close()

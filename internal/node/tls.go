@@ -19,6 +19,7 @@ import (
 	"vortex"
 	"vortex/client"
 	"vortex/internal/api/kindrpc"
+	"vortex/internal/cluster/pki"
 )
 
 // TLS says how the API's and Kind's ports are protected. Without Cert they speak in the clear.
@@ -154,17 +155,40 @@ func (n *Node) readCertificates(context.Context) (err error) {
 // kindSecurity is how Kind's port is protected.
 func (n *Node) kindSecurity() []grpc.ServerOption {
 	creds := insecure.NewCredentials()
-	if n.certificates != nil {
+	switch {
+	case n.holder != nil:
+		creds = credentials.NewTLS(n.memberTLS("h2"))
+	case n.certificates != nil:
 		creds = credentials.NewTLS(n.certificates.config(n.cfg.TLS.RequireClient, "h2"))
 	}
 	return []grpc.ServerOption{grpc.Creds(kindrpc.TransportCredentials(creds))}
+}
+
+// apiTLS is how the API's port is protected, nil when it is not.
+func (n *Node) apiTLS() *tls.Config {
+	switch {
+	case n.holder != nil:
+		return n.memberTLS("h2", "http/1.1")
+	case n.certificates != nil:
+		return n.certificates.config(false, "h2", "http/1.1")
+	default:
+		return nil
+	}
+}
+
+// localTrust is how clients on this machine trust the server.
+func (n *Node) localTrust() client.TLS {
+	if n.holder != nil {
+		return client.TLS{CA: n.holder.Dir().Path(pki.CAFile), ServerName: pki.ServerName}
+	}
+	return n.certificates.trust()
 }
 
 // warnOpen tells who can listen in on an address that is served without TLS.
 func (n *Node) warnOpen(ctx context.Context, what, addr string) {
 	host, _, err := net.SplitHostPort(addr)
 	ip := net.ParseIP(host)
-	if err != nil || n.certificates != nil || ip != nil && ip.IsLoopback() {
+	if err != nil || n.certificates != nil || n.holder != nil || ip != nil && ip.IsLoopback() {
 		return
 	}
 	n.log.WarnContext(ctx, "Tokens and data cross the network in the clear: set tls.cert and tls.key, or listen on 127.0.0.1", "part", what, "address", addr)

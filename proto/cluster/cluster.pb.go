@@ -163,6 +163,7 @@ type JoinResponse struct {
 	Servers       []string               `protobuf:"bytes,5,rep,name=servers,proto3" json:"servers,omitempty"` // host:port of the gRPC services of every server
 	Cluster       string                 `protobuf:"bytes,6,opt,name=cluster,proto3" json:"cluster,omitempty"` // the cluster's id
 	Epoch         uint64                 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	ApiToken      string                 `protobuf:"bytes,8,opt,name=api_token,json=apiToken,proto3" json:"api_token,omitempty"` // for servers only: the token of the API, which all of them share
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -244,6 +245,13 @@ func (x *JoinResponse) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *JoinResponse) GetApiToken() string {
+	if x != nil {
+		return x.ApiToken
+	}
+	return ""
 }
 
 type RenewRequest struct {
@@ -369,7 +377,7 @@ const file_cluster_cluster_proto_rawDesc = "" +
 	"\x04role\x18\x03 \x01(\x0e2\r.cluster.RoleR\x04role\x12'\n" +
 	"\x0fsigning_request\x18\x04 \x01(\fR\x0esigningRequest\x12\x18\n" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05hosts\x18\x06 \x03(\tR\x05hosts\"\xc0\x01\n" +
+	"\x05hosts\x18\x06 \x03(\tR\x05hosts\"\xdd\x01\n" +
 	"\fJoinResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\fR\x02ca\x12\x15\n" +
@@ -378,7 +386,8 @@ const file_cluster_cluster_proto_rawDesc = "" +
 	"gossip_key\x18\x04 \x01(\fR\tgossipKey\x12\x18\n" +
 	"\aservers\x18\x05 \x03(\tR\aservers\x12\x18\n" +
 	"\acluster\x18\x06 \x01(\tR\acluster\x12\x14\n" +
-	"\x05epoch\x18\a \x01(\x04R\x05epoch\"Y\n" +
+	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12\x1b\n" +
+	"\tapi_token\x18\b \x01(\tR\bapiToken\"Y\n" +
 	"\fRenewRequest\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12'\n" +
 	"\x0fsigning_request\x18\x02 \x01(\fR\x0esigningRequest\"[\n" +

@@ -41,27 +41,33 @@ type Request struct {
 	Dir pki.Dir
 }
 
+// Answer is what a machine is told that was let in.
+type Answer struct {
+	Servers []string // host:port of the gRPC services of every server
+	Token   string   // the API's, for servers
+}
+
 // patience is how long one server may take to answer.
 const patience = 10 * time.Second
 
-// Join joins a cluster and keeps what it gets in the request's directory. It returns the cluster's servers. Servers that do not answer are
+// Join joins a cluster and keeps the certificate and keys that it gets in the request's directory. Servers that do not answer are
 // passed over, and so is what is of another cluster than the token; what a server says is final: Unauthenticated when it does not take the
 // token, Exists when the name is another machine's. After an error it can be tried again, with the same token.
-func Join(ctx context.Context, req Request) (servers []string, err error) {
+func Join(ctx context.Context, req Request) (Answer, error) {
 	token, err := client.ParseJoinToken(req.Token)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	key, err := req.Dir.Key()
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	message := &clusterpb.JoinRequest{Token: token.String(), Name: req.Name, Address: req.Address, Hosts: req.Hosts}
 	if req.Role == vortex.ClusterRoleServer {
 		message.Role = clusterpb.Role_SERVER
 	}
 	if message.SigningRequest, err = pki.SigningRequest(key); err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	var answer *clusterpb.JoinResponse
 	err = ask(ctx, req.Servers, pinned(token.CA), func(ctx context.Context, c clusterpb.ClusterServiceClient) (err error) {
@@ -69,12 +75,12 @@ func Join(ctx context.Context, req Request) (servers []string, err error) {
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	if err := trusted(answer.GetCa(), token.CA); err != nil {
-		return nil, err
+		return Answer{}, err
 	}
-	return answer.GetServers(), req.Dir.Install(pki.Bundle{
+	return Answer{answer.GetServers(), answer.GetApiToken()}, req.Dir.Install(pki.Bundle{
 		Certificate: answer.GetCertificate(), CA: answer.GetCa(), CAKey: answer.GetCaKey(), GossipKey: answer.GetGossipKey(),
 	})
 }
@@ -126,7 +132,7 @@ func askOne(ctx context.Context, server string, judge verify, call func(context.
 	defer cancel()
 	judged := make(chan error, 1)
 	transport := credentials.NewTLS(&tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, ServerName: pki.ServerName, // asks for the cluster's certificate
 		InsecureSkipVerify: true, //nolint:gosec // judge does it, by what the certificate says
 		VerifyConnection: func(state tls.ConnectionState) error {
 			err := judge(state)

@@ -99,8 +99,9 @@ func (c *cluster) machine(name, token string) join.Request {
 // enter joins with a machine, and returns its certificate.
 func (c *cluster) enter(req join.Request) *pki.Holder {
 	c.Helper()
-	servers, err := join.Join(c.Context(), req)
+	answer, err := join.Join(c.Context(), req)
 	c.must(err)
+	servers := answer.Servers
 	if len(servers) != 1 || servers[0] != c.addr {
 		c.Errorf("told of the servers %v; want %s", servers, c.addr)
 	}

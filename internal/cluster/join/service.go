@@ -29,6 +29,8 @@ type Service struct {
 	Holder *pki.Holder
 	// Lifetime is how long certificates live.
 	Lifetime time.Duration
+	// Token is the API's, which all servers share.
+	Token string
 	// Events tells people who joined; nil tells nobody.
 	Events interface{ Record(ev vortex.EventRecord) }
 	// Log receives refused attempts.
@@ -264,6 +266,7 @@ func (s *Service) welcome(a applicant) (*clusterpb.JoinResponse, error) {
 		return nil, err
 	}
 	if a.rec.Role == vortex.ClusterRoleServer {
+		resp.ApiToken = s.Token
 		resp.CaKey, err = dir.Read(pki.CAKeyFile)
 	}
 	return resp, err

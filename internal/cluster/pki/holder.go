@@ -191,7 +191,7 @@ func (h *Holder) Peer(name string, protocols ...string) *tls.Config {
 
 func (h *Holder) client(protocols []string, check func(Identity) error) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: protocols,
+		MinVersion: tls.VersionTLS13, NextProtos: protocols, ServerName: ServerName, // asks for the cluster's certificate
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does it, with the trust of the moment and by what the certificate says
 		VerifyConnection: func(state tls.ConnectionState) error {
 			if len(state.PeerCertificates) == 0 {
