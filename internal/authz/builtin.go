@@ -39,11 +39,12 @@ var (
 const nodePrefix = "node:"
 
 // NodeRole returns the role of a node: it reads what agents and edges need, no secret, and writes what only that node and its edge
-// write. Of containers, metrics and events, whose keys begin the same for all nodes, it may write its own: see Caller.Check.
+// write. Of containers, metrics, events and subnets, whose keys begin the same for all nodes, it may write its own: see Caller.Check.
 func NodeRole(id string) *Role {
 	role := &Role{Name: nodePrefix + id, Grants: []Grant{{"vortex", Read}, {vortex.Routers.Prefix, Read}}, node: id}
 	for _, key := range []string{
 		vortex.Nodes.Key(id), vortex.Edges.Key(id), vortex.Quotas.Key(id), vortex.Containers.Prefix, vortex.Events.Prefix, vortex.Metrics.Prefix,
+		vortex.Subnets.Prefix,
 	} {
 		role.Grants = append(role.Grants, Grant{key, Write})
 	}

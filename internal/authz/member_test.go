@@ -129,6 +129,8 @@ func TestANodeWritesItsOwnOnly(t *testing.T) {
 	put(t, a, vortex.Containers, container("n1", "web"), "moved")
 	put(t, a, vortex.Containers, container("n1", "web"), "gone")
 	put(t, a, vortex.Containers, container("n2", "web"), "lost")
+	put(t, a, vortex.Subnets, vortex.SubnetRecord{Node: "n1"}, "10.42.1.0/24")
+	put(t, a, vortex.Subnets, vortex.SubnetRecord{Node: "n2"}, "10.42.2.0/24")
 	event("mine", "n1")
 	event("theirs", "n2")
 	issue(t, a, "n1", "node:n1", time.Time{})
@@ -138,7 +140,8 @@ func TestANodeWritesItsOwnOnly(t *testing.T) {
 		"vortex:container:lost": false, "vortex:container:never": false, "vortex:container": false,
 		"vortex:metrics:web:n1": true, "vortex:metrics:web:n2": false, "vortex:metrics:web": false,
 		"vortex:event:mine": true, "vortex:event:theirs": false, "vortex:event:new": true,
-		"vortex:quota:n1": true, "vortex:quota:n2": false, "vortex:placement:mine": false, "vortex:liveness:n1": false, "router:web": false,
+		"vortex:quota:n1": true, "vortex:quota:n2": false, "vortex:placement:mine": false,
+		"vortex:subnet:10.42.1.0/24": true, "vortex:subnet:10.42.2.0/24": false, "vortex:subnet:10.42.3.0/24": true, "vortex:liveness:n1": false, "router:web": false,
 	} {
 		if got := c.May(authz.Write, key); got != want {
 			t.Errorf("may write %s: %t", key, got)
@@ -161,6 +164,15 @@ func TestANodeWritesItsOwnOnly(t *testing.T) {
 		}
 		if err := c.CheckPut(vortex.Containers.Key(rec.key), value); (err == nil) != rec.ok || err != nil && !vortex.IsKind(err, vortex.Denied) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for node, ok := range map[string]bool{"n1": true, "n2": false} {
+		value, err := vortex.Subnets.Encode(vortex.SubnetRecord{Node: node})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.CheckPut("vortex:subnet:10.42.3.0/24", value); (err == nil) != ok || err != nil && !vortex.IsKind(err, vortex.Denied) {
+			t.Errorf("claiming a subnet for %s: %v", node, err)
 		}
 	}
 }

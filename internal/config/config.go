@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -81,6 +82,10 @@ type Config struct {
 	Advertise string
 	// Join are host or host:port of servers of the cluster to join, between commas, JoinToken the token for it.
 	Join, JoinToken string
+	// Heartbeat is the UDP address of heartbeats between the machines of a cluster; "" exchanges none.
+	Heartbeat string
+	// ClusterSubnet is the range that the machines of a cluster take their instances' subnets from.
+	ClusterSubnet string
 	// CertificateLifetime is how long the certificates live that this server signs.
 	CertificateLifetime time.Duration
 	// Worker is an agent's process: it has no store of its own. It is no setting: the command says it.
@@ -105,6 +110,7 @@ func Default() Config {
 		MaxKeyBytes: 1024, MaxValueBytes: 3 << 19, MaxTxnOps: 10_000, MaxAnswer: 64 << 20, MaxStreams: 10_000, MaxConnections: 10_000,
 		TLSClientAuth: "optional", KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
 		BackupEvery: time.Hour, BackupKeep: 24, AccessLogPercent: 100, CertificateLifetime: 24 * time.Hour,
+		Heartbeat: ":7947", ClusterSubnet: "10.42.0.0/16",
 		EdgeAcceptProxy: "off", MaxClientConns: 10_000, MinBodyRate: 64, BodyGrace: 10 * time.Second,
 		Settings: settings.Default(),
 	}
@@ -149,7 +155,7 @@ func (c *Config) Validate() error {
 	if c.BackupKeep == 0 {
 		add("backup.keep: expected a number from 1, got 0")
 	}
-	problems = append(problems, c.clusterProblems()...)
+	problems = append(append(problems, c.clusterProblems()...), c.meshProblems()...)
 	problems = append(problems, c.storeProblems()...)
 	for _, choice := range []struct {
 		key, value string
@@ -171,6 +177,20 @@ func (c *Config) Validate() error {
 
 // shortestLife is the shortest life of certificates: renewing them takes a moment.
 const shortestLife = 2 * time.Minute
+
+// meshProblems are those of how the machines of a cluster reach each other.
+func (c *Config) meshProblems() (problems []error) {
+	add := func(format string, args ...any) {
+		problems = append(problems, vortex.Errorf(vortex.Invalid, format, args...))
+	}
+	if p, err := netip.ParsePrefix(c.ClusterSubnet); err != nil || !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 24 {
+		add("cluster.subnet: expected an IPv4 network from /8 to /24, such as 10.42.0.0/16, got %q", c.ClusterSubnet)
+	}
+	if _, _, err := net.SplitHostPort(c.Heartbeat); c.Heartbeat != "" && err != nil {
+		add("--heartbeat: expected host:port or :port, got %q", c.Heartbeat)
+	}
+	return problems
+}
 
 func (c *Config) clusterProblems() (problems []error) {
 	add := func(format string, args ...any) {

@@ -99,6 +99,8 @@ func Settings() []Setting {
 		{Key: "cluster.join", Flag: "join", Usage: "servers of a cluster to join, host or host:port between commas", value: text(func(c *Config) *string { return &c.Join })},
 		{Key: "cluster.token", Flag: "token", env: "VORTEX_JOIN_TOKEN", Usage: "token for joining, from `vortex token join`; needed once", value: text(func(c *Config) *string { return &c.JoinToken })},
 		{Key: "cluster.certificate_lifetime", Usage: "how long the certificates of servers and nodes live", value: duration(func(c *Config) *time.Duration { return &c.CertificateLifetime })},
+		{Key: "cluster.heartbeat", Flag: "heartbeat", Usage: "UDP address of heartbeats between the machines of a cluster; empty: none, and failures are found later", value: text(func(c *Config) *string { return &c.Heartbeat })},
+		{Key: "cluster.subnet", Usage: "range of which every machine of a cluster takes a /24 for its instances", value: text(func(c *Config) *string { return &c.ClusterSubnet })},
 		{Key: "cluster.min_replicas", Usage: "default floor for an app", value: number32(func(c *Config) *uint32 { return &c.Settings.MinReplicas })},
 		{Key: "cluster.max_replicas", Usage: "hard ceiling per app", value: number32(func(c *Config) *uint32 { return &c.Settings.MaxReplicas })},
 		{Key: "cluster.starting_port", Usage: "first port given to apps of TCP and UDP on the edges, and on their node to instances that need one (runtime process)", value: port(func(c *Config) *uint16 { return &c.Settings.StartingPort })},

@@ -14,7 +14,7 @@ import (
 )
 
 // routeProtocol marks the routes that are this package's, as every program marks its own: /etc/iproute2/rt_protos lists the known ones.
-const routeProtocol = netlink.RouteProtocol(186)
+const routeProtocol = netlink.RouteProtocol(86)
 
 // SetRoutes makes these the routes to other nodes' subnets, each by the node's address, and removes those that were set before and lie within
 // the cluster's range. A route that the kernel refuses does not keep the others from being set; the error names it.

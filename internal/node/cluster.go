@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"vortex"
+	"vortex/internal/agent"
 	"vortex/internal/cluster/join"
 	"vortex/internal/cluster/pki"
 	"vortex/internal/kind"
@@ -31,6 +33,8 @@ type Cluster struct {
 	Token string
 	// Lifetime is how long the certificates live that this server signs; default a day.
 	Lifetime time.Duration
+	// Subnet is the range that the machines take their instances' subnets from; invalid leaves each machine to choose its own.
+	Subnet netip.Prefix
 	// Worker is a machine that only runs instances and an edge: its store is on the servers.
 	Worker bool
 }
@@ -91,11 +95,27 @@ func (n *Node) enlist(ctx context.Context) error {
 	holder.Log = n.component("certificates")
 	holder.Renew = n.renew
 	n.holder = holder
+	if n.cfg.Cluster.Worker && n.cfg.Cluster.Advertise == "" {
+		n.cfg.Cluster.Advertise = towards(n.servers())
+	}
 	if err := holder.Freshen(ctx); err != nil {
 		n.log.WarnContext(ctx, "The certificate could not be renewed yet", "until", holder.Expires(), "err", err)
 	}
 	n.parts.start("certificates", holder.Run)
 	return nil
+}
+
+// towards is the address of this machine that faces the first of some servers, "" when there is no way to any. It sends nothing.
+func towards(servers []string) string {
+	for _, s := range servers {
+		if conn, err := net.Dial("udp", s); err == nil { //nolint:noctx // nothing is sent, and a name is looked up as when joining
+			defer func() { _ = conn.Close() }()
+			if local, ok := conn.LocalAddr().(*net.UDPAddr); ok && !local.IP.IsLoopback() {
+				return local.IP.String()
+			}
+		}
+	}
+	return ""
 }
 
 // same refuses to be somebody else than before.
@@ -214,19 +234,14 @@ func (n *Node) openAfar(ctx context.Context) (engine.Engine, error) {
 	return eng, nil
 }
 
-// held are the records that an agent and its edge need.
+// held are the records that an agent and its edge need. All nodes are known to each, for the routes between them.
 func held(node string) []kind.Selection {
-	mine := func(prefix string) kind.Selection {
-		return kind.Selection{Prefix: prefix + ":", Filter: &kind.Filter{Field: "node", Value: node}}
-	}
-	hold := []kind.Selection{
-		mine(vortex.Placements.Prefix), mine(vortex.Containers.Prefix),
-		{Prefix: vortex.Nodes.Key(node)},
-		{Prefix: vortex.Identities.Prefix + ":", Filter: &kind.Filter{Field: "role", Value: string(vortex.ClusterRoleServer)}},
-	}
+	hold := slices.DeleteFunc(agent.Needs(node), func(s kind.Selection) bool { return s.Prefix == vortex.Nodes.Key(node) })
+	hold = append(hold, kind.Selection{
+		Prefix: vortex.Identities.Prefix + ":", Filter: &kind.Filter{Field: "role", Value: string(vortex.ClusterRoleServer)},
+	})
 	for _, prefix := range []string{
-		vortex.Instances.Prefix, vortex.Releases.Prefix, vortex.Rollouts.Prefix, vortex.Routers.Prefix, vortex.Liveness.Prefix, vortex.Settings.Prefix,
-		vortex.Quotas.Prefix,
+		vortex.Nodes.Prefix, vortex.Subnets.Prefix, vortex.Routers.Prefix, vortex.Liveness.Prefix, vortex.Settings.Prefix, vortex.Quotas.Prefix,
 	} {
 		hold = append(hold, kind.Selection{Prefix: prefix + ":"})
 	}
@@ -235,6 +250,14 @@ func held(node string) []kind.Selection {
 
 // watchAgain is how long a loop waits after its watch broke.
 const watchAgain = time.Second
+
+// startFollowing begins to keep up with where the cluster's servers are.
+func (n *Node) startFollowing(context.Context) error {
+	if n.holder != nil {
+		n.parts.start("servers", n.followServers)
+	}
+	return nil
+}
 
 // followServers keeps up with where the cluster's servers are.
 func (n *Node) followServers(ctx context.Context) error {
@@ -263,6 +286,9 @@ func (n *Node) takeServers(ctx context.Context) {
 	}
 	if n.followed != nil {
 		n.followed.Use(n.servers())
+	}
+	if n.calls != nil {
+		n.calls.SetServers(n.servers())
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -45,7 +46,8 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 		StoreTLS:  StoreTLS{CA: cfg.StoreCA, Cert: cfg.StoreCert, Key: cfg.StoreKey},
 		Anonymous: kindrpc.Anonymous(cfg.KindAnonymous), Token: cfg.Token,
 		TLS:         TLS{Cert: cfg.TLSCert, Key: cfg.TLSKey, ClientCA: cfg.TLSClientCA, RequireClient: cfg.TLSClientAuth == "required"},
-		Cluster:     Cluster{Advertise: cfg.Advertise, Join: cfg.Servers(), Token: cfg.JoinToken, Lifetime: cfg.CertificateLifetime, Worker: cfg.Worker},
+		Cluster:     Cluster{Advertise: cfg.Advertise, Join: cfg.Servers(), Token: cfg.JoinToken, Lifetime: cfg.CertificateLifetime, Worker: cfg.Worker, Subnet: subnetOf(cfg)},
+		Heartbeats:  heartbeatsOf(cfg),
 		Limits:      kindrpc.Limits{TxnOps: int(cfg.MaxTxnOps), AnswerBytes: int(cfg.MaxAnswer), Streams: int64(cfg.MaxStreams)},
 		MaxKeyBytes: int(cfg.MaxKeyBytes), MaxValueBytes: int(cfg.MaxValueBytes), MaxConnections: int(cfg.MaxConnections),
 		Backups: Backups{Dir: cfg.BackupDir, Every: cfg.BackupEvery, Keep: int(cfg.BackupKeep), Ship: !cfg.NoBackupLog},
@@ -83,6 +85,23 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 		return err
 	}
 	return n.Run(ctx)
+}
+
+// heartbeatsOf is where heartbeats are exchanged: nowhere on a machine alone.
+func heartbeatsOf(cfg config.Config) string {
+	if !cfg.Clustered() {
+		return ""
+	}
+	return cfg.Heartbeat
+}
+
+// subnetOf is the range of the cluster's subnets; cfg was validated.
+func subnetOf(cfg config.Config) netip.Prefix {
+	p, err := netip.ParsePrefix(cfg.ClusterSubnet)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
 }
 
 // logger writes to stderr in the format that cfg asks for.

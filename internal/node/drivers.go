@@ -105,6 +105,9 @@ func (d *drivers) openOCI(ctx context.Context, cfg Config, store *image.Store, p
 		}
 		netConf.Subnet = subnet
 	}
+	if cfg.Cluster.on() {
+		netConf.Cluster = cfg.Cluster.Subnet
+	}
 	nw, err := network.New(netConf)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -46,14 +47,28 @@ func (r roots) Extract(ctx context.Context, ref, dir string) (process.ImageConfi
 }
 
 // puller makes images ready for the agent.
-type puller struct{ store *image.Store }
+type puller struct {
+	store *image.Store
+	// fetch gets an image from the servers of the cluster, NotFound when they have not got it; nil without a cluster.
+	fetch func(ctx context.Context, ref string) error
+}
 
-// Ensure implements agent.Images.
+// Ensure implements agent.Images: an image that is here is enough, then one that a server of the cluster has, then the registry's.
 func (p puller) Ensure(ctx context.Context, ref string, progress func(string)) error {
 	if _, err := p.store.Ensure(ctx, ref, image.Never); err == nil || !vortex.IsKind(err, vortex.NotFound) {
 		return err
 	}
+	var ferr error
+	if p.fetch != nil {
+		progress("asking the servers of the cluster for " + ref)
+		if ferr = p.fetch(ctx, ref); ferr == nil {
+			return nil
+		}
+	}
 	_, err := p.store.Pull(ctx, ref, image.PullOptions{Progress: func(pr image.Progress) { progress(progressText(pr)) }})
+	if err != nil && ferr != nil && !vortex.IsKind(ferr, vortex.NotFound) {
+		return errors.Join(err, ferr)
+	}
 	return err
 }
 

@@ -19,7 +19,7 @@ func machine(cfg Config) vortex.NodeRecord {
 	rec := vortex.NodeRecord{
 		ID: cfg.Name, Name: cfg.Name, Address: cmp.Or(cfg.Cluster.host(), address()),
 		CPUMillis: uint64(runtime.NumCPU()) * 1000,
-		OS:        runtime.GOOS, Arch: runtime.GOARCH, Version: cfg.Version, Labels: cfg.Labels, Drivers: []string{},
+		OS:        runtime.GOOS, Arch: runtime.GOARCH, Version: cfg.Version, Labels: cfg.Labels, Drivers: []string{}, Subnet: cfg.Subnet,
 	}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {

@@ -26,6 +26,7 @@ import (
 	"vortex/internal/api"
 	"vortex/internal/api/kindrpc"
 	"vortex/internal/authz"
+	clusterimages "vortex/internal/cluster/images"
 	"vortex/internal/cluster/join"
 	"vortex/internal/cluster/pki"
 	"vortex/internal/edge"
@@ -40,6 +41,7 @@ import (
 	"vortex/internal/nodes"
 	"vortex/internal/session"
 	clusterpb "vortex/proto/cluster"
+	imagespb "vortex/proto/images"
 	sessionpb "vortex/proto/session"
 )
 
@@ -54,12 +56,14 @@ type Node struct {
 	events   *event.Recorder
 	beats    *nodes.Heartbeats
 	registry *prometheus.Registry
-	images   *image.Store
+	images   *image.Store                // nil without an agent
+	stock    atomic.Pointer[image.Store] // images, once it is open
 	drivers  *drivers
 	agent    *agent.Agent
 	edge     *edge.Edge
 	acting   atomic.Pointer[edge.Edge] // edge, once it runs
 	sessions *session.Server           // nil without heartbeats
+	calls    *session.Client           // the sessions to servers; nil without heartbeats
 	addrs    Addresses
 	api      net.Listener // nil without an API
 	token    string
@@ -122,7 +126,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.parts.stop()
 	boundHeap()
 	for _, step := range []func(context.Context) error{
-		n.readCertificates, n.takeData, n.enlist, n.findToken, n.openStore, n.listenAPI, n.startHeartbeats, n.startKind, n.startPresence, n.startControl, n.startAgent, n.startEdge, n.startAPI,
+		n.readCertificates, n.takeData, n.enlist, n.findToken, n.openStore, n.listenAPI, n.startHeartbeats, n.startFollowing, n.startKind, n.startPresence, n.startControl, n.startAgent, n.startEdge, n.startAPI,
 	} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -179,9 +183,6 @@ func (n *Node) openStore(ctx context.Context) error {
 	n.parts.start("events", n.events.Run)
 	n.access = &authz.Authority{Store: store, Token: n.token, Anonymous: n.cfg.Anonymous}
 	n.parts.start("access", n.access.Run)
-	if n.holder != nil {
-		n.parts.start("servers", n.followServers)
-	}
 	return nil
 }
 
@@ -214,6 +215,7 @@ func (n *Node) startKind(ctx context.Context) error {
 			Store: n.store, Holder: n.holder, Lifetime: n.lifetime(), Token: n.token, Events: n.events, Log: n.component("join"),
 		})
 	}
+	imagespb.RegisterImageServiceServer(srv, &clusterimages.Service{Images: n, Authorize: mayHaveImages})
 	if n.sessions != nil {
 		sessionpb.RegisterSessionServiceServer(srv, n.sessions)
 	}
@@ -248,20 +250,25 @@ func (n *Node) startAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.stock.Store(n.images)
 	n.parts.closer("images", n.images.Close)
 	n.parts.start("image collection", n.collectImages)
+	if err := n.takeSubnet(ctx); err != nil {
+		return err
+	}
 	if n.drivers, err = openDrivers(ctx, n.cfg, n.images, n.parts, n.startingPort, n.edgePorts); err != nil {
 		return err
 	}
 	n.agent, err = agent.New(agent.Config{
 		Node: machine(n.cfg), Store: n.store, Drivers: n.drivers.byName, Default: n.drivers.def,
-		Images: puller{n.images}, VolumesDir: filepath.Join(n.cfg.Data, "volumes"),
+		Images: n.puller(), VolumesDir: filepath.Join(n.cfg.Data, "volumes"),
 		Events: n.events, Log: n.component("agent"), StopOnExit: n.cfg.Remove,
 	})
 	if err != nil {
 		return err
 	}
 	n.parts.start("agent", n.agent.Run)
+	n.startRoutes()
 	n.beats.Beat(n.cfg.Name) // it lives as long as this process does
 	return nil
 }

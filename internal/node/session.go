@@ -4,6 +4,9 @@ import (
 	"context"
 	"path/filepath"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
 	"vortex"
 	"vortex/internal/api/kindrpc"
 	"vortex/internal/authz"
@@ -26,16 +29,21 @@ func (n *Node) startHeartbeats(ctx context.Context) error {
 		return err
 	}
 	n.parts.start("heartbeats", pulse.Run)
-	c := session.ClientConfig{Node: n.cfg.Name, Pulse: pulse, Dial: n.cfg.Dial, Log: n.component("session")}
+	servers, dial := n.cfg.Servers, n.cfg.Dial
+	if n.holder != nil {
+		servers = n.servers()
+		dial = append(dial, grpc.WithTransportCredentials(credentials.NewTLS(n.holder.Client("h2"))))
+	}
+	c := session.ClientConfig{Node: n.cfg.Name, Pulse: pulse, Dial: dial, Log: n.component("session")}
 	if n.cfg.Kind != "" {
 		n.sessions = &session.Server{Name: n.cfg.Name, Pulse: pulse, Authorize: maySpeak, Changed: n.sighted, Log: n.component("session")}
 		n.parts.start("sessions", n.sessions.Run)
 	} else {
 		c.Opinion = n.suspect // it hears nobody itself
 	}
-	client := session.NewClient(c)
-	client.SetServers(n.cfg.Servers)
-	n.parts.start("sessions to servers", client.Run)
+	n.calls = session.NewClient(c)
+	n.calls.SetServers(servers)
+	n.parts.start("sessions to servers", n.calls.Run)
 	return nil
 }
 

@@ -60,6 +60,9 @@ func (r *Routes) wanted() map[netip.Prefix]netip.Addr {
 		}
 		subnet, err := netip.ParsePrefix(e.Value.Subnet)
 		addr, aerr := netip.ParseAddr(e.Value.Address)
+		if aerr == nil && addr.IsLoopback() {
+			continue // on this very machine: its bridge is the way
+		}
 		if err != nil || aerr != nil {
 			r.Log.Warn("Node not reachable for instances of this one: its record has no proper subnet and address", "node", e.ID)
 			continue

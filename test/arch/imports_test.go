@@ -59,7 +59,7 @@ var groups = map[string]group{
 		because: "an adapter fits one technology to a contract of the core; were it to know another, neither could be replaced",
 	},
 	"api": {
-		packages: []string{"vortex/internal/api/...", "vortex/internal/cluster/join"},
+		packages: []string{"vortex/internal/api/...", "vortex/internal/cluster/join", "vortex/internal/cluster/images"},
 		may:      []string{"domain", "wire", "core", "client", "api"},
 		because:  "the API writes what was declared and reads the rest; it shares its types with the client and calls no loop",
 	},

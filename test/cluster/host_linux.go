@@ -168,7 +168,7 @@ func (h *Host) linkDown() error {
 		if err != nil {
 			return nil //nolint:nilerr // there is none yet
 		}
-		return netlink.LinkSetDown(link)
+		return gone(netlink.LinkSetDown(link))
 	})
 }
 

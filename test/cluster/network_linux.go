@@ -202,8 +202,16 @@ func (n *Network) unplug(port string) error {
 		if err != nil {
 			return nil //nolint:nilerr // there is none
 		}
-		return netlink.LinkDel(link)
+		return gone(netlink.LinkDel(link))
 	})
+}
+
+// gone takes the error away of who asked for a link that the kernel took away in the same moment, with the namespace of its other end.
+func gone(err error) error {
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
 }
 
 // Host returns the nth host, from 1.

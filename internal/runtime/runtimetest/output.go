@@ -225,7 +225,7 @@ func testExecTTY(b *bench) {
 		})
 		done <- result{code, err}
 	}()
-	eventually(t, "the terminal's size", func() bool { return strings.Contains(out.String(), "tty ") })
+	eventually(t, "the terminal's size", func() bool { return strings.Contains(out.String(), "tty 31 97\r\n") })
 	resize <- runtime.WindowSize{Rows: 50, Cols: 120}
 	select {
 	case r := <-done:

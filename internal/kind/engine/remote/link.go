@@ -64,11 +64,24 @@ func dial(ctx context.Context, cfg Config, addr string) (*link, error) {
 	l := &link{addr: addr, conn: conn, kind: kindpb.NewKindServiceClient(conn), whole: len(cfg.Hold) == 0, doubt: make(chan struct{}, 1)}
 	ctx, cancel := context.WithTimeoutCause(ctx, dialPatience, errSilent)
 	defer cancel()
-	if err := l.ping(ctx); err != nil {
+	if err = l.ping(ctx); err == nil {
+		err = l.ready(ctx)
+	}
+	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
 	return l, nil
+}
+
+// ready waits until the connection calls itself ready, which it does a moment after the first call on it can have been answered.
+func (l *link) ready(ctx context.Context) error {
+	for state := l.conn.GetState(); state != connectivity.Ready; state = l.conn.GetState() {
+		if !l.conn.WaitForStateChange(ctx, state) {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // ping asks for a sign of life.

@@ -229,18 +229,21 @@ func tty(int) int {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGWINCH)
 	fmt.Println("tty", size.Row, size.Col)
-	if len(os.Args) > 2 { // wait for one resize
-		deadline := time.After(10 * time.Second)
-		for {
-			if now, _ := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); now != nil && *now != *size {
-				fmt.Println("tty", now.Row, now.Col)
-				return 0
-			}
-			select {
-			case <-c:
-			case <-deadline:
-				return 4
-			}
+	if len(os.Args) <= 2 {
+		return 0
+	}
+	deadline := time.After(10 * time.Second)
+	for sizes := min(size.Row, 1); sizes < 2; { // wait for one resize; a terminal without a size gets its first one soon
+		if now, _ := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); now != nil && *now != *size {
+			fmt.Println("tty", now.Row, now.Col)
+			size = now
+			sizes++
+			continue
+		}
+		select {
+		case <-c:
+		case <-deadline:
+			return 4
 		}
 	}
 	return 0

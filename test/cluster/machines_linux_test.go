@@ -1,0 +1,213 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"vortex/client"
+	"vortex/test/harness"
+)
+
+// machines are a cluster as people make it: one server that founds it, and agents that join with a token. Its store is the server's own.
+type machines struct {
+	*Network
+	t   *testing.T
+	bin string
+}
+
+// found makes a cluster of a server on the first host and agents on the others, and returns when all are Ready.
+func found(t *testing.T, hosts int) *machines {
+	t.Helper()
+	bin, err := harness.Binary()
+	if err != nil {
+		t.Skip(err)
+	}
+	m := &machines{Network: New(t, hosts), t: t, bin: bin}
+	first := m.Host(1)
+	first.Run(bin, "server", "--data", m.data(first), "--name", first.Name, "--advertise", first.Addr)
+	eventually(t, "the server answers", func() bool {
+		_, err := m.try("nodes")
+		return err == nil
+	})
+	token := strings.TrimSpace(m.cli("token", "join", "--uses", strconv.Itoa(hosts), "-q"))
+	for _, h := range m.Hosts()[1:] {
+		m.join(h, "--token", token)
+	}
+	eventually(t, "every machine is Ready", func() bool { return m.ready() == hosts })
+	return m
+}
+
+func (*machines) data(h *Host) string { return filepath.Join(h.Data, "vortex") }
+
+// join starts a host's agent.
+func (m *machines) join(h *Host, args ...string) {
+	m.t.Helper()
+	h.Run(m.bin, append([]string{"agent", "--data", m.data(h), "--name", h.Name, "--join", m.Host(1).Addr}, args...)...)
+}
+
+// try runs a command on the server's host.
+func (m *machines) try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	defer cancel()
+	return m.Host(1).Output(ctx, exec.CommandContext(ctx, m.bin, args...))
+}
+
+// cli runs a command that must succeed.
+func (m *machines) cli(args ...string) string {
+	m.t.Helper()
+	out, err := m.try(args...)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return out
+}
+
+// ready returns how many machines are Ready.
+func (m *machines) ready() (n int) {
+	var nodes client.NodeList
+	out, err := m.try("nodes", "-o", "json")
+	if err != nil || json.Unmarshal([]byte(out), &nodes) != nil {
+		return 0
+	}
+	for _, node := range nodes.Nodes {
+		if node.State == "Ready" {
+			n++
+		}
+	}
+	return n
+}
+
+// serving returns on which hosts instances are that run and are healthy, except on those given.
+func (m *machines) serving(except ...string) (on []string) {
+	var list client.ContainerList
+	out, err := m.try("ps", "-o", "json")
+	if err != nil || json.Unmarshal([]byte(out), &list) != nil {
+		return nil
+	}
+	for _, c := range list.Instances {
+		if c.Status == "Running" && c.Health == "Healthy" && !strings.Contains(strings.Join(except, " "), c.Node) {
+			on = append(on, c.Node)
+		}
+	}
+	return on
+}
+
+// deploy runs the sample app with so many instances, its image being built on the server.
+func (m *machines) deploy(replicas int) {
+	m.t.Helper()
+	dir := m.Host(1).Data
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "hello"), "./examples/hello")
+	build.Dir, build.Env = harness.Root(), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		m.t.Fatalf("build the sample app: %v\n%s", err, out)
+	}
+	m.cli("image", "build", "-t", "hello:latest", filepath.Join(dir, "hello"))
+	spec := fmt.Sprintf(`
+apiVersion: v1
+kind: App
+metadata: {name: hello}
+spec:
+  type: http
+  image: hello:latest
+  ports: [{containerPort: 8080, protocol: HTTP}]
+  resources: {cpu: 20m, memory: 32Mi}
+scaling: {mode: manual, minReplicas: %d, maxReplicas: %d}
+healthCheck: {protocol: HTTP, path: /health, port: 8080, initialDelaySeconds: 0, periodSeconds: 1}
+`, replicas, replicas)
+	file := filepath.Join(dir, "hello.yaml")
+	if err := os.WriteFile(file, []byte(spec), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	m.cli("apply", "-f", file)
+}
+
+// visitors ask an edge for the app until stopped, and count.
+type visitors struct {
+	answered, failed atomic.Int64
+	stop             func()
+}
+
+func (m *machines) visit(h *Host) *visitors {
+	v := &visitors{}
+	ctx, cancel := context.WithCancel(m.t.Context())
+	var all sync.WaitGroup
+	v.stop = func() { cancel(); all.Wait() }
+	m.t.Cleanup(v.stop)
+	web := m.HTTP()
+	for range 4 {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+h.Addr+":8000/", http.NoBody)
+				if err != nil {
+					m.t.Error(err)
+					return
+				}
+				req.Host = "hello.localhost"
+				resp, err := web.Do(req)
+				if err == nil {
+					_, err = io.Copy(io.Discard, resp.Body)
+					_ = resp.Body.Close()
+				}
+				switch {
+				case ctx.Err() != nil:
+				case err != nil || resp.StatusCode != http.StatusOK:
+					v.failed.Add(1)
+				default:
+					v.answered.Add(1)
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(5 * time.Millisecond):
+				}
+			}
+		})
+	}
+	return v
+}
+
+// TestLostMachinesInstancesRunElsewhere takes the power from a machine with instances, while requests come through another one's edge, and
+// gives it back.
+func TestLostMachinesInstancesRunElsewhere(t *testing.T) {
+	const replicas = 6
+	m := found(t, 3)
+	m.deploy(replicas)
+	eventually(t, "every machine has instances", func() bool {
+		on := strings.Join(m.serving(), " ")
+		return strings.Contains(on, m.Host(1).Name) && strings.Contains(on, m.Host(2).Name) && strings.Contains(on, m.Host(3).Name)
+	})
+	v := m.visit(m.Host(2))
+	eventually(t, "requests are answered", func() bool { return v.answered.Load() > 200 })
+	if n := v.failed.Load(); n > 0 {
+		t.Errorf("%d requests failed while nothing was wrong", n)
+	}
+	lost := m.Host(3)
+	began := time.Now()
+	lost.PowerOff()
+	eventually(t, "all instances serve on the machines that are left", func() bool { return len(m.serving(lost.Name)) == replicas })
+	took := time.Since(began)
+	answered := v.answered.Load()
+	eventually(t, "requests are answered still", func() bool { return v.answered.Load() > answered+200 })
+	failed := v.failed.Load()
+
+	lost.PowerOn()
+	m.join(lost)
+	eventually(t, "the machine is back", func() bool { return m.ready() == 3 })
+	eventually(t, "exactly the wanted instances are there", func() bool { return len(m.serving()) == replicas })
+	v.stop()
+	if now := v.failed.Load(); now != failed {
+		t.Errorf("%d requests failed when the machine came back", now-failed)
+	}
+	t.Logf("%d instances served again %s after a machine was lost; %d of %d requests through another's edge failed", replicas, took.Round(time.Millisecond), failed, failed+v.answered.Load())
+}
