@@ -55,7 +55,7 @@ func (PortProtocol) Values() []PortProtocol {
 	return []PortProtocol{PortProtocolHTTP, PortProtocolTCP, PortProtocolUDP, PortProtocolGRPC}
 }
 
-// ProxyVersion is what Forward.proxyProtocol may be.
+// ProxyVersion is what Forward.proxyProtocol, Route.proxyProtocol, RouteRule.proxyProtocol, RoutePolicy.proxyProtocol, EdgeRoute.proxyProtocol may be.
 type ProxyVersion string
 
 // The values of ProxyVersion.
@@ -682,8 +682,9 @@ type RoutePolicy struct {
 	Limits          *RequestLimits `json:"limits,omitempty"`
 	Timeouts        *Timeouts      `json:"timeouts,omitempty"`
 	Retry           *Retry         `json:"retry,omitempty"`
-	RequestID       *bool          `json:"requestID,omitempty"` // every request and response has an X-Request-Id
-	Forwarded       *bool          `json:"forwarded,omitempty"` // the app gets Forwarded (RFC 7239) beside X-Forwarded-…
+	RequestID       *bool          `json:"requestID,omitempty"`     // every request and response has an X-Request-Id
+	Forwarded       *bool          `json:"forwarded,omitempty"`     // the app gets Forwarded (RFC 7239) beside X-Forwarded-…
+	ProxyProtocol   ProxyVersion   `json:"proxyProtocol,omitempty"` // the app is told the client's address in this version of the PROXY protocol, on a connection for each request
 	AccessLog       *AccessLog     `json:"accessLog,omitempty"`
 }
 

@@ -88,7 +88,8 @@ func (r *Route) EffectiveRules() []RouteRule {
 func (p *RoutePolicy) idle() bool {
 	return p.Rewrite == nil && p.Redirect == nil && p.RequestHeaders == nil && p.ResponseHeaders == nil &&
 		p.Compress == nil && p.Cors == nil && p.BasicAuth == nil && p.Maintenance == nil && p.Limits == nil &&
-		p.Timeouts == nil && p.Retry == nil && p.RequestID == nil && p.Forwarded == nil && p.AccessLog == nil
+		p.Timeouts == nil && p.Retry == nil && p.RequestID == nil && p.Forwarded == nil && p.AccessLog == nil &&
+		p.ProxyProtocol == ""
 }
 
 // over returns the rule with what it does not name, and is not to be without, taken from base.
@@ -109,19 +110,28 @@ func (r *RouteRule) over(base RoutePolicy) RouteRule {
 		RequestID:       inherit(r, "requestID", r.RequestID, base.RequestID),
 		Forwarded:       inherit(r, "forwarded", r.Forwarded, base.Forwarded),
 		AccessLog:       inherit(r, "accessLog", r.AccessLog, base.AccessLog),
+		ProxyProtocol:   inheritWord(r, "proxyProtocol", r.ProxyProtocol, base.ProxyProtocol),
 	}}
 }
 
 // inheritable are the fields a rule can be without.
 var inheritable = []string{
 	"rewrite", "redirect", "requestHeaders", "responseHeaders", "compress", "cors", "basicAuth", "maintenance",
-	"limits", "timeouts", "retry", "requestID", "forwarded", "accessLog",
+	"limits", "timeouts", "retry", "requestID", "forwarded", "accessLog", "proxyProtocol",
 }
 
 // inherit returns a rule's own value, else the route's unless the rule is without it.
 func inherit[T any](r *RouteRule, field string, own, base *T) *T {
 	if slices.Contains(r.Without, field) {
 		return nil
+	}
+	return cmp.Or(own, base)
+}
+
+// inheritWord is inherit for a field that is a word, "" being none.
+func inheritWord[T ~string](r *RouteRule, field string, own, base T) T {
+	if slices.Contains(r.Without, field) {
+		return ""
 	}
 	return cmp.Or(own, base)
 }

@@ -25,7 +25,7 @@ const (
 func (c *conn) try(b *pool.Backend, fresh bool) (v verdict, keep bool) {
 	c.failure, c.last = failConnection, b
 	c.tries++
-	u, err := c.srv.connect(b, fresh, c.connectTimeout())
+	u, err := c.srv.connect(b, fresh || c.rule().Proxy != "", c.connectTimeout())
 	if err != nil {
 		if isDead(err) {
 			b.Failed(c.srv.Now())
@@ -39,7 +39,7 @@ func (c *conn) try(b *pool.Backend, fresh bool) (v verdict, keep bool) {
 		closeQuietly(u.tcp)
 		return c.leave()
 	}
-	if n, err := u.tcp.Write(c.head); err != nil {
+	if n, err := u.tcp.Write(c.introduced()); err != nil {
 		return c.lose(u, n == 0)
 	}
 	if c.streams() {
@@ -197,7 +197,7 @@ func (c *conn) respond(u *upstream, size int) (v verdict, keep bool) {
 		c.spoil(kind)
 		return verdictDone, false
 	}
-	if !persistent || c.stuck || u.in.len() > 0 || c.back.gone.Load() || c.srv.closing.Load() {
+	if !persistent || c.rule().Proxy != "" || c.stuck || u.in.len() > 0 || c.back.gone.Load() || c.srv.closing.Load() {
 		closeQuietly(u.tcp)
 	} else {
 		u.backend.PutIdle(u, c.srv.Now())

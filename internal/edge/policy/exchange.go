@@ -58,9 +58,9 @@ func (x *Exchange) Begin(r *Rule, q Request) {
 func (x *Exchange) Rule() *Rule { return x.rule }
 
 // Quick reports whether nothing about the exchange takes long: Answer has no password to check that was not right before, and no response is
-// compressed. It is valid until Sent.
+// compressed, and that the backend's connection need not be the client's alone. It is valid until Sent.
 func (x *Exchange) Quick() bool {
-	return x.coding == 0 && (x.rule.auth == nil || x.rule.auth.quick(x.Head))
+	return x.coding == 0 && x.rule.Proxy == "" && (x.rule.auth == nil || x.rule.auth.quick(x.Head))
 }
 
 // Sent tells that the request's head is no longer there.

@@ -49,6 +49,7 @@ type Rule struct {
 	Timeouts Timeouts
 	Retry    Retry
 	Log      Log
+	Proxy    vortex.ProxyVersion // of the PROXY protocol towards the backend; "" is none
 
 	requestID, forwarded bool
 	broken               bool // it could not be compiled: nothing passes
@@ -128,7 +129,7 @@ func Compile(rules []vortex.RouteRule) (*Policy, error) {
 
 func compileRule(from *vortex.RouteRule) (*Rule, error) {
 	r := &Rule{
-		requestID: truth(from.RequestID, false), forwarded: truth(from.Forwarded, false),
+		requestID: truth(from.RequestID, false), forwarded: truth(from.Forwarded, false), Proxy: from.ProxyProtocol,
 		Retry: Retry{Share: DefaultShare, Minimum: DefaultMinimum},
 	}
 	var errs [10]error

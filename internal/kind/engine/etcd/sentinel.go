@@ -93,10 +93,11 @@ func (s *sentinel) hold(ctx context.Context, id uint64) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if conn, err = s.dial(ctx, id); err != nil {
+	probe, err := s.dial(ctx, id)
+	if err != nil {
 		return err
 	}
-	return conn.Close()
+	return probe.Close()
 }
 
 var errNowhere = errors.New("the member has no address")
