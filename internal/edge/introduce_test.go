@@ -36,21 +36,27 @@ func (l introducing) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	c := &told{Conn: conn, in: bufio.NewReader(conn), client: &net.TCPAddr{}}
+	if !c.introduced() {
+		_ = conn.Close() // the request fails
+	}
+	return c, nil
+}
+
+// introduced takes in the header, and reports whether there was one.
+func (c *told) introduced() bool {
 	for n := 1; ; {
-		begin, err := c.in.Peek(n)
-		if err != nil {
-			return c, nil
+		if _, err := c.in.Peek(n); err != nil {
+			return false
 		}
-		begin, _ = c.in.Peek(c.in.Buffered())
+		begin, _ := c.in.Peek(c.in.Buffered())
 		h, size, err := proxyproto.Parse(begin)
-		if err == nil {
+		switch {
+		case err == nil:
 			_, _ = c.in.Discard(size)
 			c.client = net.TCPAddrFromAddrPort(h.Source)
-			return c, nil
-		}
-		if !errors.Is(err, proxyproto.ErrShort) {
-			_ = conn.Close() // the request fails
-			return c, nil
+			return true
+		case !errors.Is(err, proxyproto.ErrShort):
+			return false
 		}
 		n = len(begin) + 1
 	}

@@ -130,7 +130,6 @@ func TestDeadLeadersPlaceIsTakenAtOnce(t *testing.T) {
 		}
 	}
 	wait("s1 leads", func() bool { return leader().ID == "s1" })
-	kill := hold(t, a, "s2", a.Token)
 	lock, err := vortex.LeaderLocks.Encode(vortex.LeaderLock{ID: "s2", Epoch: 100})
 	if err != nil {
 		t.Fatal(err)
@@ -140,8 +139,18 @@ func TestDeadLeadersPlaceIsTakenAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	kill()
-	wait("s1 leads again", func() bool { return leader().ID == "s1" })
+	again := func() bool { return leader().ID == "s1" }
+	for lives := 0; !again(); lives++ { // a life may be too short to be heard of on a busy machine
+		if lives == 5 {
+			t.Fatal("s1 does not lead again although s2 has died five times")
+		}
+		kill := hold(t, a, "s2", a.Token)
+		<-time.After(time.Second)
+		kill()
+		for deadline := time.Now().Add(8 * time.Second); !again() && time.Now().Before(deadline); {
+			<-time.After(time.Millisecond)
+		}
+	}
 	if epoch := leader().Epoch; epoch != 101 {
 		t.Errorf("the epoch is %d", epoch)
 	}
