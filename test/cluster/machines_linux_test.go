@@ -20,48 +20,70 @@ import (
 	"vortex/test/harness"
 )
 
-// machines are a cluster as people make it: one server that founds it, and agents that join with a token. Its store is the server's own.
+// machines are a cluster as people make it: one server that founds it, further servers and agents that join with tokens. Its store is the servers' own.
 type machines struct {
 	*Network
-	t   *testing.T
-	bin string
+	t       *testing.T
+	bin     string
+	servers int                // the first so many hosts are servers, the others agents
+	run     map[*Host]*Process // what runs there: the newest that was started
 }
 
-// found makes a cluster of a server on the first host and agents on the others, and returns when all are Ready.
-func found(t *testing.T, hosts int) *machines {
+// found makes a cluster of servers on the first hosts and agents on the others, and returns when all are Ready. The first of the hosts is the founder.
+func found(t *testing.T, servers, agents int) *machines {
 	t.Helper()
 	bin, err := harness.Binary()
 	if err != nil {
 		t.Skip(err)
 	}
-	m := &machines{Network: New(t, hosts), t: t, bin: bin}
-	first := m.Host(1)
-	first.Run(bin, "server", "--data", m.data(first), "--name", first.Name, "--advertise", first.Addr)
+	all := servers + agents
+	m := &machines{Network: New(t, all), t: t, bin: bin, servers: servers, run: map[*Host]*Process{}}
+	m.start(m.Host(1))
 	eventually(t, "the server answers", func() bool {
 		_, err := m.try("nodes")
 		return err == nil
 	})
-	token := strings.TrimSpace(m.cli("token", "join", "--uses", strconv.Itoa(hosts), "-q"))
-	for _, h := range m.Hosts()[1:] {
-		m.join(h, "--token", token)
+	tokens := map[bool]string{}
+	for server, uses := range map[bool]int{true: servers - 1, false: agents} {
+		if role := map[bool]string{true: "server", false: "agent"}[server]; uses > 0 {
+			tokens[server] = strings.TrimSpace(m.cli("token", "join", "--role", role, "--uses", strconv.Itoa(uses), "-q"))
+		}
 	}
-	eventually(t, "every machine is Ready", func() bool { return m.ready() == hosts })
+	for _, h := range m.Hosts()[1:] {
+		m.start(h, "--token", tokens[m.serves(h)])
+	}
+	eventually(t, "every machine is Ready", func() bool { return m.ready() == all })
 	return m
 }
 
 func (*machines) data(h *Host) string { return filepath.Join(h.Data, "vortex") }
 
-// join starts a host's agent.
-func (m *machines) join(h *Host, args ...string) {
+// serves reports whether a host is a server.
+func (m *machines) serves(h *Host) bool { return h.number <= m.servers }
+
+// start starts a host's server or agent, for the first time or again.
+func (m *machines) start(h *Host, more ...string) *Process {
 	m.t.Helper()
-	h.Run(m.bin, append([]string{"agent", "--data", m.data(h), "--name", h.Name, "--join", m.Host(1).Addr}, args...)...)
+	args := []string{"agent"}
+	if m.serves(h) {
+		args = []string{"server", "--advertise", h.Addr}
+	}
+	args = append(args, "--data", m.data(h), "--name", h.Name)
+	if founder := m.Host(1); h != founder {
+		args = append(args, "--join", founder.Addr)
+	}
+	m.run[h] = h.Run(m.bin, append(args, more...)...)
+	return m.run[h]
 }
 
-// try runs a command on the server's host.
-func (m *machines) try(args ...string) (string, error) {
+// try runs a command on the first server's host.
+func (m *machines) try(args ...string) (string, error) { return m.tryOn(m.Host(1), args...) }
+
+// tryOn runs a command on a server's host.
+func (m *machines) tryOn(h *Host, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
 	defer cancel()
-	return m.Host(1).Output(ctx, exec.CommandContext(ctx, m.bin, args...))
+	return h.Output(ctx, exec.CommandContext(ctx, m.bin, args...))
 }
 
 // cli runs a command that must succeed.
@@ -177,11 +199,21 @@ func (m *machines) visit(h *Host) *visitors {
 	return v
 }
 
+// TestServersJoin makes a cluster of three servers and an agent.
+func TestServersJoin(t *testing.T) {
+	m := found(t, 3, 1)
+	for _, h := range m.Hosts()[:m.servers] {
+		if out, err := m.tryOn(h, "nodes", "-o", "name"); err != nil || strings.Count(out, "\n") != 4 {
+			t.Errorf("asked on %s for the machines: %v\n%s", h.Name, err, out)
+		}
+	}
+}
+
 // TestLostMachinesInstancesRunElsewhere takes the power from a machine with instances, while requests come through another one's edge, and
 // gives it back.
 func TestLostMachinesInstancesRunElsewhere(t *testing.T) {
 	const replicas = 6
-	m := found(t, 3)
+	m := found(t, 1, 2)
 	m.deploy(replicas)
 	eventually(t, "every machine has instances", func() bool {
 		on := strings.Join(m.serving(), " ")
@@ -202,7 +234,7 @@ func TestLostMachinesInstancesRunElsewhere(t *testing.T) {
 	failed := v.failed.Load()
 
 	lost.PowerOn()
-	m.join(lost)
+	m.start(lost)
 	eventually(t, "the machine is back", func() bool { return m.ready() == 3 })
 	eventually(t, "exactly the wanted instances are there", func() bool { return len(m.serving()) == replicas })
 	v.stop()
