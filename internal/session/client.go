@@ -108,9 +108,17 @@ func (c *Client) hold(ctx context.Context, address string) {
 		return
 	}
 	defer func() { _ = conn.Close() }()
+	var link *heartbeat.Link // it outlives its stream until the next one stands: while it does, others can tell the server that we live
+	keep := func(next *heartbeat.Link) {
+		if link != nil {
+			link.Close()
+		}
+		link = next
+	}
+	defer func() { keep(nil) }()
 	pause := firstRetry
 	for ctx.Err() == nil {
-		stood, err := c.once(ctx, conn)
+		stood, err := c.once(ctx, conn, keep)
 		if ctx.Err() != nil {
 			return
 		}
@@ -129,8 +137,8 @@ func (c *Client) hold(ctx context.Context, address string) {
 	}
 }
 
-// once holds one session to its end, and reports whether it ever stood.
-func (c *Client) once(ctx context.Context, conn *grpc.ClientConn) (stood bool, err error) {
+// once holds one session to its end, and reports whether it ever stood. Its link is given to keep.
+func (c *Client) once(ctx context.Context, conn *grpc.ClientConn, keep func(*heartbeat.Link)) (stood bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stream, err := sessionpb.NewSessionServiceClient(conn).Hold(ctx)
@@ -142,9 +150,13 @@ func (c *Client) once(ctx context.Context, conn *grpc.ClientConn) (stood bool, e
 	err = s.greet(ctx)
 	limit.Stop()
 	if err != nil {
+		if s.link != nil {
+			s.link.Close()
+		}
 		return false, err
 	}
-	defer s.close()
+	keep(s.link)
+	defer c.forget(s.server)
 	watchdog := time.AfterFunc(aliveLimit, func() { cancel(errSilent) })
 	defer watchdog.Stop()
 	var sending sync.WaitGroup
@@ -203,7 +215,6 @@ func (s *clientSession) greet(ctx context.Context) error {
 		up, down, err = keys(own, welcome.GetPublicKey())
 	}
 	if err != nil {
-		s.close()
 		return err
 	}
 	s.server = welcome.GetServer()
@@ -230,15 +241,6 @@ func (s *clientSession) host() (netip.Addr, bool) {
 	}
 	addr, err := netip.ParseAddrPort(p.Addr.String())
 	return addr.Addr(), err == nil
-}
-
-func (s *clientSession) close() {
-	if s.link != nil {
-		s.link.Close()
-	}
-	if s.server != "" {
-		s.client.forget(s.server)
-	}
 }
 
 // send says that we live, and gives answers back.

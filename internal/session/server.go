@@ -74,7 +74,8 @@ type held struct {
 	link     *heartbeat.Link // nil without heartbeats
 	heard    time.Time       // when it last said something on the stream
 	ended    bool
-	quiet    string // why it is taken to be silent; "" when it is not
+	left     time.Time // when it ended
+	quiet    string    // why it is taken to be silent; "" when it is not
 	sight    Sight
 	checking bool      // others are asked about it
 	since    time.Time // … from then on
@@ -89,6 +90,8 @@ const (
 	// relayedFresh is how old an answer through others may be.
 	relayedFresh = 300 * time.Millisecond
 	lingering    = 10 * time.Second // a dead process's link is kept for, in case it was the stream alone
+	// deafAfter is how long a node may be without a session and answer nobody though its heartbeats come: it sends, and hears nothing.
+	deafAfter = 3 * time.Second
 )
 
 var (
@@ -276,7 +279,7 @@ func (s *Server) end(h *held) {
 	if s.sessions[h.node] != h {
 		return
 	}
-	h.ended = true
+	h.ended, h.left = true, time.Now()
 	s.see(h)
 	if h.sight.State == Confirmed {
 		s.linger(h) // it was silent before
@@ -360,7 +363,7 @@ func (h *held) judge() Sight {
 	confirmed := h.sight.State == Confirmed
 	sight := Sight{State: Alive}
 	switch {
-	case h.ended:
+	case h.ended && !h.reached():
 		sight = Sight{Ended, "its process ended its session"}
 	case state == heartbeat.Silent && !h.reached():
 		sight = Sight{Silent, "its heartbeats stopped"}
@@ -373,6 +376,12 @@ func (h *held) judge() Sight {
 		return Sight{Confirmed, h.sight.Reason}
 	}
 	return sight
+}
+
+// returns reports whether a node whose stream has ended lives, and will hold a session again.
+func (h *held) returns() bool {
+	beats := h.link != nil && h.link.State() == heartbeat.Alive && time.Since(h.left) < deafAfter
+	return beats || h.reached()
 }
 
 // reached reports whether the node answered through others lately.
@@ -452,15 +461,15 @@ func (s *Server) round(ctx context.Context) time.Duration {
 func (s *Server) check(h *held, over bool) (more bool) {
 	s.see(h)
 	switch {
-	case h.ended && h.link != nil && (h.link.State() == heartbeat.Alive || h.reached()):
-		return true // it lives, and will hold a session again
+	case h.ended && h.returns():
+		return true
 	case h.sight.State == Alive:
 		return h.unheard()
 	case h.sight.State != Confirmed && over:
 		s.put(h, Sight{Confirmed, h.sight.Reason + "; nobody else reaches it"})
 		s.linger(h)
 	}
-	return !h.ended || h.sight.State != Confirmed
+	return !h.ended || h.link != nil || h.sight.State != Confirmed
 }
 
 // linger closes the link of a process that is dead after a while, with the mutex held.
@@ -477,7 +486,7 @@ func (h *held) unheard() bool { return h.link != nil && h.link.State() == heartb
 func (s *Server) forgetLink(h *held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h.ended {
+	if h.ended && h.sight.State == Confirmed {
 		h.drop()
 	}
 }

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdh"
 	"crypto/hkdf"
@@ -277,16 +278,23 @@ func TestOldSessionsEndSaysNothingOfTheNewOne(t *testing.T) {
 	}
 }
 
-// TestNodeBehindACutLinkLivesByWhatOthersSay has a node whose heartbeats to the server can be cut, and one that carries.
-func TestNodeBehindACutLinkLivesByWhatOthersSay(t *testing.T) {
-	s := serve(t, "s1", nil)
+// beater is a node that beats, and whose session can be ended alone.
+type beater struct {
+	cut    *atomic.Bool // its heartbeats do not arrive
+	leave  func()       // ends its stream
+	freeze func()       // ends its heartbeats
+}
+
+// beat makes a node that answers pings at a port, 0 for where it beats from.
+func beat(t *testing.T, s *server, name string, port uint32) beater {
+	t.Helper()
 	p, freeze := listen(t)
 	link, err := p.Reserve()
 	if err != nil {
 		t.Fatal(err)
 	}
 	own, stream := key(t), dial(t, s)
-	if err := stream.Send(hello("n1", own, uint32(p.Port()), link.Channel())); err != nil {
+	if err := stream.Send(hello(name, own, cmp.Or(port, uint32(p.Port())), link.Channel())); err != nil {
 		t.Fatal(err)
 	}
 	m, err := stream.Recv()
@@ -300,17 +308,58 @@ func TestNodeBehindACutLinkLivesByWhatOthersSay(t *testing.T) {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		t.Fatal(err)
 	}
-	cut := &atomic.Bool{}
+	leave := func() {
+		_ = stream.CloseSend()
+		for err == nil { // the last word of a handler that has ended
+			_, err = stream.Recv()
+		}
+	}
+	b := beater{cut: &atomic.Bool{}, leave: leave, freeze: freeze}
 	link.Start(heartbeat.Peer{
-		Peer: gate(t, cut, welcome.GetHeartbeatPort()), Channel: welcome.GetChannel(), Send: true,
+		Peer: gate(t, b.cut, welcome.GetHeartbeatPort()), Channel: welcome.GetChannel(), Send: true,
 		Out: [pulse.KeySize]byte(both), In: [pulse.KeySize]byte(both[pulse.KeySize:]), Interval: 5 * time.Millisecond,
 	}, nil)
+	return b
+}
+
+// TestNodeBehindACutLinkLivesByWhatOthersSay has a node whose heartbeats to the server can be cut, and one that carries.
+func TestNodeBehindACutLinkLivesByWhatOthersSay(t *testing.T) {
+	s := serve(t, "s1", nil)
+	n := beat(t, s, "n1", 0)
 	join(t, "n2", nil, s)
 	beaten(t, s)
-	cut.Store(true)
+	n.cut.Store(true)
 	eventually(t, "it was suspected", func() bool { return s.saw(session.Silent) })
 	eventually(t, "others reach it", is(s, "n1", session.Alive))
-	freeze()
+	n.freeze()
+	eventually(t, "nobody reaches it", is(s, "n1", session.Confirmed))
+}
+
+func TestNodeWithoutASessionLivesByWhatOthersSay(t *testing.T) {
+	s := serve(t, "s1", nil)
+	n := beat(t, s, "n1", 0)
+	join(t, "n2", nil, s)
+	beaten(t, s)
+	n.cut.Store(true)
+	eventually(t, "it was suspected", func() bool { return s.saw(session.Silent) })
+	n.leave()
+	eventually(t, "others reach it after its session's end", is(s, "n1", session.Alive))
+	n.freeze()
+	eventually(t, "nobody reaches it", is(s, "n1", session.Confirmed))
+}
+
+// TestNodeThatHearsNobodyIsGivenUp has a node that beats, and answers no ping: nothing arrives there.
+func TestNodeThatHearsNobodyIsGivenUp(t *testing.T) {
+	s := serve(t, "s1", nil)
+	deaf, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = deaf.Close() }()
+	n := beat(t, s, "n1", uint32(deaf.LocalAddr().(*net.UDPAddr).Port))
+	join(t, "n2", nil, s)
+	beaten(t, s)
+	n.leave()
 	eventually(t, "nobody reaches it", is(s, "n1", session.Confirmed))
 }
 
