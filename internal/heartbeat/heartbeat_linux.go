@@ -2,7 +2,7 @@
 //
 // A Pulse has one UDP socket and a link to each peer: small authenticated datagrams go out at the interval that the peer asked for, and those of the
 // peer are watched. Both are done by a tiny process of real-time priority (package pulse), with which this package shares a page of memory:
-// a link's State is one atomic read. Where no such process or priority is to be had it says so, and timeouts are longer.
+// a link's State is one atomic read. When the process that it beats for dies it says so at once. Where no such process or priority is to be had it says so, and timeouts are longer.
 //
 // A Pulse holds opinions of its own machine alone: Silent is one, reversible with the next beat. It never says Silent because it was
 // stalled itself, and when more than half of its peers fall silent at once it says Held. Keys come from outside, new for every session; who is to be believed about
@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,7 @@ const (
 	Silent    = pulse.Silent
 	Held      = pulse.Held
 	Hung      = pulse.Hung
+	Ended     = pulse.Ended
 )
 
 // Config of a Pulse.
@@ -53,6 +55,7 @@ type Pulse struct {
 	cfg  Config
 	port uint16
 	conn *os.File // the socket's duplicate for the program
+	soon *os.File // the same of the one for what is urgent; nil is none
 	mem  *os.File
 	raw  []byte
 	page *pulse.Page
@@ -88,18 +91,65 @@ func Listen(ctx context.Context, cfg Config) (*Pulse, error) {
 	if p.conn, err = udp.File(); err != nil {
 		return nil, fmt.Errorf("share socket: %w", err)
 	}
+	if p.soon, err = urgentSocket(ctx, p.conn, udp.LocalAddr().String()); err != nil {
+		cfg.Log.DebugContext(ctx, "Peers' ends are heard with their beats", "err", err)
+	}
 	fd, err := unix.MemfdCreate("vortex-pulse", unix.MFD_CLOEXEC)
 	if err != nil {
-		return nil, errors.Join(os.NewSyscallError("memfd_create", err), p.conn.Close())
+		return nil, errors.Join(os.NewSyscallError("memfd_create", err), p.close())
 	}
 	p.mem = os.NewFile(uintptr(fd), "vortex-pulse")
 	if err = p.mem.Truncate(int64(pulse.PageSize)); err == nil {
 		p.page, p.raw, err = pulse.Map(fd)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("share memory: %w", err), p.conn.Close(), p.mem.Close())
+		return nil, errors.Join(fmt.Errorf("share memory: %w", err), p.close())
 	}
 	return p, nil
+}
+
+// urgentSocket is a second socket at the address, for datagrams that are looked at when they come. That of beats was bound alone, so that nobody
+// else could have the port, and nobody else can after this.
+func urgentSocket(ctx context.Context, first *os.File, address string) (*os.File, error) {
+	share := func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
+	if err := share(int(first.Fd())); err != nil {
+		return nil, os.NewSyscallError("setsockopt", err)
+	}
+	var refused error
+	listen := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error {
+		err := conn.Control(func(fd uintptr) { refused = share(int(fd)) })
+		return errors.Join(err, refused)
+	}}
+	conn, err := listen.ListenPacket(ctx, "udp", address)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()     // the file is its duplicate
+	file, err := conn.(*net.UDPConn).File() //nolint:errcheck,forcetypeassert // UDP
+	if err != nil {
+		return nil, err
+	}
+	if err := pulse.Urgent(int(file.Fd())); err != nil {
+		return nil, errors.Join(os.NewSyscallError("setsockopt", err), file.Close())
+	}
+	return file, nil
+}
+
+// urgent is the descriptor of that socket, -1 when there is none.
+func (p *Pulse) urgent() int {
+	if p.soon == nil {
+		return -1
+	}
+	return int(p.soon.Fd())
+}
+
+func (p *Pulse) close() (err error) {
+	for _, f := range []*os.File{p.conn, p.soon, p.mem} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	return err
 }
 
 // Port is the UDP port.
@@ -110,7 +160,7 @@ func (p *Pulse) Page() *pulse.Page { return p.page }
 
 // Run beats and watches until ctx ends, and starts the program again when it dies. The Pulse is of no use afterwards.
 func (p *Pulse) Run(ctx context.Context) error {
-	defer func() { _ = errors.Join(p.conn.Close(), p.mem.Close()) }()
+	defer func() { _ = p.close() }()
 	var touching sync.WaitGroup
 	defer touching.Wait()
 	touching.Go(func() { p.touch(ctx) })
@@ -148,6 +198,7 @@ func (p *Pulse) once(ctx context.Context) error {
 	}
 	p.page.Touched.Store(pulse.Now())
 	p.page.Started.Store(0)
+	p.page.Thread.Store(0)
 	wait, err := p.start(ctx, pair[1])
 	if err != nil {
 		return errors.Join(err, unix.Close(pair[0]))
@@ -169,7 +220,7 @@ func (p *Pulse) start(ctx context.Context, control int) (wait func() error, err 
 		done := make(chan error, 1)
 		go func() {
 			runtime.LockOSThread() // never unlocked: the thread with its priority ends with it
-			err := pulse.Run(pulse.Config{Socket: int(p.conn.Fd()), Control: control, Page: p.page, Inside: true})
+			err := pulse.Run(pulse.Config{Socket: int(p.conn.Fd()), Urgent: p.urgent(), Control: control, Page: p.page, Inside: true})
 			done <- errors.Join(err, unix.Close(control))
 		}()
 		return func() error { return <-done }, nil
@@ -180,6 +231,9 @@ func (p *Pulse) start(ctx context.Context, control int) (wait func() error, err 
 	cmd.Env = []string{}
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{p.conn, file, p.mem}
+	if p.soon != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, p.soon)
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start heartbeats: %w", err)
 	}
@@ -212,10 +266,20 @@ func (p *Pulse) order(o pulse.Order) {
 	}
 }
 
-// read takes in what the program tells, until it ends. Its thread hurries as the program does, so that what was found in time is not late here.
+// read takes in what the program tells, until it ends. Its thread hurries as the program does, so that what was found in time is not late here. It
+// is also the first to be gone when this process is killed, for the others wait their turn on a busy machine and the last of them
+// has all the memory to give back: the program is told of its end, and tells the peers.
 func (p *Pulse) read(ctx context.Context, control int) {
-	runtime.LockOSThread() // never unlocked: the thread with its priority ends with it
+	runtime.LockOSThread()              // never unlocked: the thread with its priority ends with it
+	if unix.Gettid() == unix.Getpid() { // the first thread is gone after all others
+		var other sync.WaitGroup
+		other.Go(func() { p.read(ctx, control) })
+		other.Wait()
+		runtime.UnlockOSThread()
+		return
+	}
 	pulse.Hurry()
+	p.page.Thread.Store(int64(unix.Gettid()))
 	var buf [pulse.MaxReport]byte
 	told := false
 	for {

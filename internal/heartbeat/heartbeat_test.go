@@ -27,7 +27,12 @@ import (
 // program is the built pulse, "" where it cannot be built.
 var program string
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(build{m}) }
+func TestMain(m *testing.M) {
+	if how := os.Getenv(beatEnv); how != "" {
+		panic(beat(how))
+	}
+	goleak.VerifyTestMain(build{m})
+}
 
 // build runs the tests with the program built.
 type build struct{ m *testing.M }
@@ -105,15 +110,19 @@ func each(t *testing.T, test func(t *testing.T, program string)) {
 	t.Run("thread", func(t *testing.T) { test(t, "") })
 }
 
-func TestPeerThatEndsIsSilentAndBackWhenItBeats(t *testing.T) {
+func TestPeerThatEndsIsKnown(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
 		t.Helper()
+		end := heartbeat.Silent // a thread says nothing: it ends with its process
+		if program != "" {
+			end = heartbeat.Ended
+		}
 		a, _ := start(t, program)
 		b, stop := start(t, program)
 		ab, ba := connect(t, a, b, local(a.Port()), local(b.Port()))
 		eventually(t, "both hear each other", func() bool { return ab.State() == heartbeat.Alive && ba.State() == heartbeat.Alive })
 		stop()
-		eventually(t, "the one that is left hears silence", is(ab, heartbeat.Silent))
+		eventually(t, "the one that is left knows", is(ab, end))
 		if silence, ok := ab.Silence(); !ok || silence <= 0 {
 			t.Errorf("the silence is %v, %v", silence, ok)
 		}
@@ -153,7 +162,61 @@ func TestChangesAreTold(t *testing.T) {
 	}
 	wait(heartbeat.Alive)
 	stop()
-	wait(heartbeat.Silent)
+	wait(heartbeat.Ended)
+}
+
+// TestKilledProcessIsKnownByItsLastWord kills a process that beats: its program outlives it for long enough to say so.
+func TestKilledProcessIsKnownByItsLastWord(t *testing.T) {
+	a, _ := start(t, program)
+	for range 3 {
+		states := make(chan heartbeat.State, 100)
+		l, err := a.Reserve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Start(heartbeat.Peer{Watch: true, In: [pulse.KeySize]byte{7}, Interval: time.Second}, func(s heartbeat.State) { states <- s })
+		cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "/proc/self/exe")
+		cmd.Env = append(os.Environ(), beatEnv+"="+fmt.Sprint(program, " ", a.Port(), " ", l.Channel()))
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Wait() })
+		eventually(t, "it is heard", is(l, heartbeat.Alive))
+		_ = cmd.Process.Kill()
+		eventually(t, "its end is known", is(l, heartbeat.Ended))
+		l.Close()
+	}
+}
+
+const beatEnv = "VORTEX_TEST_BEAT"
+
+// beat is a process that does nothing else, until it is killed.
+func beat(how string) error {
+	var program string
+	var port uint16
+	var channel uint32
+	if _, err := fmt.Sscan(how, &program, &port, &channel); err != nil {
+		return err
+	}
+	p, err := heartbeat.Listen(context.Background(), heartbeat.Config{Address: "127.0.0.1:0", Program: program, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	l, err := p.Reserve()
+	if err != nil {
+		return err
+	}
+	l.Start(heartbeat.Peer{Peer: local(port), Channel: channel, Send: true, Out: [pulse.KeySize]byte{7}, Interval: 5 * time.Millisecond}, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return p.Run(ctx)
+}
+
+func TestPortIsNobodyElsesToo(t *testing.T) {
+	a, _ := start(t, program)
+	if _, err := heartbeat.Listen(t.Context(), heartbeat.Config{Address: local(a.Port()).String(), Log: slog.New(slog.DiscardHandler)}); err == nil {
+		t.Error("a second pulse took the first one's port")
+	}
 }
 
 func TestStrangersAreNotHeard(t *testing.T) {

@@ -27,7 +27,7 @@ const (
 	Unknown   State = iota // it never held a session here
 	Alive                  // it is heard, or answers through others
 	Silent                 // it is not heard, though its stream stands
-	Ended                  // its stream ended: most likely its process did
+	Ended                  // its heartbeats said so or its stream ended: most likely its process did
 	Confirmed              // Silent or Ended, and nobody else reaches it
 )
 
@@ -363,8 +363,8 @@ func (h *held) judge() Sight {
 	confirmed := h.sight.State == Confirmed
 	sight := Sight{State: Alive}
 	switch {
-	case h.ended && !h.reached():
-		sight = Sight{Ended, "its process ended its session"}
+	case state == heartbeat.Ended, h.ended && !h.reached():
+		sight = Sight{Ended, "its process ended"}
 	case state == heartbeat.Silent && !h.reached():
 		sight = Sight{Silent, "its heartbeats stopped"}
 	case state == heartbeat.Hung:

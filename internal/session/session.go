@@ -1,6 +1,6 @@
 // Package session holds the streams by which servers know who lives: every node's process keeps one to every server.
 //
-// The stream's end tells a process's death within a millisecond, for the kernel closes it. Over the stream both sides agree on the keys
+// The stream's end tells a process's death, for the kernel closes it, and on a busy machine heartbeats tell it sooner. Over the stream both sides agree on the keys
 // of heartbeats (package heartbeat), which tell what a stream cannot: that a machine froze, or a link is cut. When a node falls silent its server asks others, over their
 // streams, to carry a sealed ping to it; only when nobody reaches it either is its death confirmed.
 //

@@ -32,8 +32,8 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if server, name, ok := strings.Cut(*holdAs, ","); ok {
-		if err := be(server, name); err != nil {
+	if as := strings.Split(*holdAs, ","); len(as) == 3 {
+		if err := be(as[0], as[1], as[2]); err != nil {
 			panic(err)
 		}
 		return

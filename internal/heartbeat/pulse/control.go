@@ -11,6 +11,7 @@ const (
 	SocketFD  = 3 // UDP
 	ControlFD = 4 // a SOCK_SEQPACKET of Orders and Reports
 	PageFD    = 5 // a memory file of PageSize
+	UrgentFD  = 6 // UDP, for what Urgent says; it may be missing
 )
 
 // Verb is what an Order asks for.

@@ -10,6 +10,7 @@ import (
 // Config is what an engine runs on. It does not own the descriptors.
 type Config struct {
 	Socket  int // UDP, not blocking
+	Urgent  int // the same for what Urgent says, and looked at when something comes; -1 is none
 	Control int // SOCK_SEQPACKET, not blocking; its end is the engine's
 	Page    *Page
 	Parent  int  // the process whose stop is ours too; 0 is none
@@ -35,6 +36,7 @@ type link struct {
 	heard       uint32 // the number of the peer's last beat
 	untold      bool   // the parent has not been told of the state
 	parent      int64
+	ended       bool // it said so
 }
 
 // engine is the loop. Nothing in it waits but wait.
@@ -50,12 +52,14 @@ type engine struct {
 	flags    uint32
 	proc     int // the parent's state in /proc; -1 is none
 	looked   int64
-	stopped  bool // the parent is
+	stopped  bool  // the parent is
+	thread   int   // a descriptor of the parent's thread, whose end is the parent's; -1 is none
+	told     int64 // its id, as the parent told it
 	inbox    inbox
 	outgoing [DatagramSize]byte
 	order    [orderSize]byte
 	report   [MaxReport]byte
-	poll     [2]unix.PollFd
+	poll     [3]unix.PollFd
 }
 
 const (
@@ -75,7 +79,7 @@ const (
 
 // Run beats and watches until the control socket ends.
 func Run(c Config) error {
-	e := &engine{Config: c, links: make([]link, MaxLinks), ticks: longestTick, proc: -1}
+	e := &engine{Config: c, links: make([]link, MaxLinks), ticks: longestTick, proc: -1, thread: -1}
 	addr, err := unix.Getsockname(c.Socket)
 	if err != nil {
 		return err
@@ -84,7 +88,7 @@ func Run(c Config) error {
 	e.inbox.init()
 	if c.Parent != 0 {
 		e.proc = openStat(c.Parent)
-		defer func() { _ = unix.Close(e.proc) }()
+		defer func() { _ = errors.Join(unix.Close(e.proc), unix.Close(e.thread)) }()
 	}
 	priority := raise(!c.Inside)
 	if priority == RealTime {
@@ -96,6 +100,7 @@ func Run(c Config) error {
 	for {
 		if err := e.round(); err != nil {
 			if errors.Is(err, errEnd) {
+				e.farewell()
 				return nil
 			}
 			return err
@@ -155,22 +160,63 @@ func (e *engine) next(t int64) int64 {
 
 // wait returns when it is time, having done what the parent asked for meanwhile.
 func (e *engine) wait() error {
+	urgent := e.Urgent
 	for {
 		left := e.planned - now()
 		ts := unix.NsecToTimespec(max(left, 0))
-		e.poll[0] = unix.PollFd{Fd: int32(e.Control), Events: unix.POLLIN} //nolint:gosec // a descriptor
-		_, err := unix.Ppoll(e.poll[:1], &ts, nil)
+		for i, fd := range [...]int{e.Control, e.thread, urgent} {
+			e.poll[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN} //nolint:gosec // a descriptor
+		}
+		n, err := unix.Ppoll(e.poll[:], &ts, nil)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}
-		if e.poll[0].Revents != 0 && err == nil {
-			if err := e.obey(); err != nil {
+		if n > 0 && err == nil {
+			if urgent, err = e.answer(urgent); err != nil {
 				return err
 			}
 			continue
 		}
 		if now() >= e.planned {
 			return nil
+		}
+	}
+}
+
+// answer does what the poll has found to do, and returns what to look at for what is urgent from now on.
+func (e *engine) answer(urgent int) (then int, err error) {
+	if e.poll[0].Revents != 0 {
+		if err := e.obey(); err != nil {
+			return urgent, err
+		}
+	}
+	if e.poll[1].Revents != 0 {
+		return urgent, errEnd
+	}
+	if e.poll[2].Revents != 0 && !e.hasten() {
+		return -1, nil // until the next round: strangers may not keep us awake
+	}
+	return urgent, nil
+}
+
+// hasten takes in what is urgent, after all that came before it, and reports whether any of it was from a peer.
+func (e *engine) hasten() bool {
+	t, refused := now(), e.Page.Refused.Load()
+	e.receive(t, true)
+	n := e.inbox.fill(e.Urgent)
+	for i := range n {
+		d, from := e.inbox.at(i)
+		e.take(t, true, d, from)
+	}
+	return e.Page.Refused.Load() == refused
+}
+
+// farewell tells every peer that the parent has ended. One that does not get it finds out by the silence.
+func (e *engine) farewell() {
+	t := now()
+	for i := range e.links[:e.top] {
+		if l := &e.links[i]; l.used && l.send && !e.Inside {
+			e.sendTo(&l.to, l.out.seal(e.outgoing[:0], kindBye, l.channel, e.body(l, t)))
 		}
 	}
 }
@@ -231,24 +277,35 @@ func (e *engine) take(t int64, clean bool, d []byte, from *sockaddr) {
 	page := &e.Page.Links[channel]
 	page.Seq.Store(l.in.seq)
 	switch {
-	case kind == kindPing && from != nil && !e.stopped:
+	case from == nil:
+		if kind == kindPong && l.echo-b.echo < recentPings {
+			page.Relayed.Store(t)
+		}
+	case kind == kindPing && !e.stopped:
 		answer := e.body(l, t)
 		answer.echo = b.echo
 		e.sendTo(from, l.out.seal(e.outgoing[:0], kindPong, l.channel, answer))
-	case kind == kindPong && from == nil && l.echo-b.echo < recentPings:
-		page.Relayed.Store(t)
-	case kind == kindBeat && from != nil && l.watch:
-		lost := l.lost(b.echo)
-		l.detector.grain = e.ticks
-		l.detector.beat(t, b, lost, clean)
-		l.parent = b.parent
-		e.faster(l.detector.interval)
-		page.Heard.Store(t)
-		page.Beats.Add(1)
-		page.Lost.Add(lost)
-		if b.stall > page.Stall.Load() {
-			page.Stall.Store(b.stall)
-		}
+	case !l.watch:
+	case kind == kindBye && l.detector.last != 0:
+		l.ended = true
+		e.publish(channel, l, Ended)
+	case kind == kindBeat:
+		e.hear(l, page, t, clean, b)
+	}
+}
+
+// hear takes in a beat.
+func (e *engine) hear(l *link, page *LinkPage, t int64, clean bool, b body) {
+	lost := l.lost(b.echo)
+	l.detector.grain = e.ticks
+	l.detector.beat(t, b, lost, clean)
+	l.parent, l.ended = b.parent, false
+	e.faster(l.detector.interval)
+	page.Heard.Store(t)
+	page.Beats.Add(1)
+	page.Lost.Add(lost)
+	if b.stall > page.Stall.Load() {
+		page.Stall.Store(b.stall)
 	}
 }
 
@@ -272,7 +329,7 @@ func (e *engine) judge(t int64) {
 	counted, fresh := 1, 0 // ourselves
 	for i := range e.links[:e.top] {
 		l := &e.links[i]
-		if !l.used || !l.watch || l.detector.last == 0 {
+		if !l.used || !l.watch || l.detector.last == 0 || l.ended {
 			continue
 		}
 		if !l.detector.silent(t) {
@@ -305,6 +362,8 @@ func (l *link) judged(t int64, panicking bool) State {
 	switch {
 	case l.detector.last == 0:
 		return Unheard
+	case l.ended:
+		return Ended
 	case l.since != 0 && panicking && (t-l.since < panicWindow || l.state == Held):
 		return Held
 	case l.since != 0:
@@ -425,5 +484,8 @@ func (e *engine) look(t int64) {
 		return
 	}
 	e.looked = t
+	if id := e.Page.Thread.Load(); id != e.told {
+		e.told, e.thread = id, openThread(int(id))
+	}
 	e.stopped = stoppedNow(e.proc, e.order[:])
 }

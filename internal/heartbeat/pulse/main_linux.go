@@ -17,7 +17,7 @@ func Main() error {
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1) // a round makes no garbage; the limit is for what a mistake would make
 	debug.SetMemoryLimit(memoryLimit)
-	for _, fd := range []int{SocketFD, ControlFD, PageFD} {
+	for _, fd := range []int{SocketFD, ControlFD, PageFD, UrgentFD} {
 		unix.CloseOnExec(fd)
 	}
 	page, _, err := Map(PageFD)
@@ -25,7 +25,11 @@ func Main() error {
 		return err
 	}
 	Lock()
-	return Run(Config{Socket: SocketFD, Control: ControlFD, Page: page, Parent: os.Getppid()})
+	urgent := UrgentFD
+	if _, err := unix.Getsockname(urgent); err != nil {
+		urgent = -1
+	}
+	return Run(Config{Socket: SocketFD, Urgent: urgent, Control: ControlFD, Page: page, Parent: os.Getppid()})
 }
 
 // Map maps a shared page, and returns it with its memory, which is to be unmapped.

@@ -19,15 +19,17 @@ const (
 	Silent // it should have been heard
 	Held   // as Silent, but so are more than half of all: the fault is taken to be here
 	Hung   // it beats, but its parent does not run
+	Ended  // it said that its parent has ended
 )
 
 func (s State) String() string {
-	return [...]string{"unwatched", "unheard", "alive", "silent", "held", "hung"}[min(s, Hung)]
+	return [...]string{"unwatched", "unheard", "alive", "silent", "held", "hung", "ended"}[min(s, Ended)]
 }
 
 // Page is the memory that a pulse shares with its parent. Each word has one writer.
 type Page struct {
 	Touched    atomic.Int64 // by the parent: when it last ran, on the monotonic clock
+	Thread     atomic.Int64 // by the parent: the thread that lives as long as it does; 0 is none yet
 	Started    atomic.Int64 // by the pulse, as all below: when it began
 	Priority   atomic.Uint32
 	Panicking  atomic.Uint32
@@ -35,7 +37,7 @@ type Page struct {
 	WorstStall atomic.Int64
 	Refused    atomic.Uint64 // datagrams that were none, or not for us
 	Rounds     atomic.Uint64
-	_          [PageHead - 7*8]byte
+	_          [PageHead - 8*8]byte
 
 	Links [MaxLinks]LinkPage
 }

@@ -19,6 +19,7 @@ const (
 	kindBeat = 1 // I live
 	kindPing = 2 // do you? It may come through somebody else, who cannot read or make one
 	kindPong = 3 // I do, sent to where the ping came from
+	kindBye  = 4 // my parent has ended, and I end too
 )
 
 const (
