@@ -355,11 +355,17 @@ func BenchmarkSteady(b *testing.B) {
 }
 
 // BenchmarkHundred takes the processor time of a server's pulse that watches a hundred nodes.
-func BenchmarkHundred(b *testing.B) {
+func BenchmarkHundred(b *testing.B) { cost(b, 100, 3) }
+
+// BenchmarkThousand does so with a thousand.
+func BenchmarkThousand(b *testing.B) { cost(b, 1000, 0) }
+
+// cost takes what many nodes' heartbeats cost who watches them, and each of those who send. One process sends for all.
+func cost(b *testing.B, nodes int, limit float64) {
+	b.Helper()
 	if *pulseProgram == "" {
 		b.Skip("-pulse is not given: make bench-cluster")
 	}
-	const nodes = 100
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	b.Cleanup(func() { cancel(); parts.Wait() })
@@ -375,6 +381,8 @@ func BenchmarkHundred(b *testing.B) {
 	eventually(b, "the nodes are heard", func() bool { return watcher.Page().Started.Load() != 0 })
 	pid := children(os.Getpid())[0]
 	sender := open()
+	eventually(b, "the nodes beat", func() bool { return sender.Page().Started.Load() != 0 })
+	sends := slices.DeleteFunc(children(os.Getpid()), func(child int) bool { return child == pid })[0]
 	key := [pulse.KeySize]byte{1}
 	var links []*heartbeat.Link
 	for range nodes {
@@ -390,13 +398,24 @@ func BenchmarkHundred(b *testing.B) {
 	eventually(b, "the nodes are heard", func() bool {
 		return !slices.ContainsFunc(links, func(l *heartbeat.Link) bool { return l.State() != heartbeat.Alive })
 	})
-	var used, over time.Duration
-	for b.Loop() {
-		began, before := time.Now(), ran(pid)
-		<-time.After(10 * time.Second)
-		used, over = used+ran(pid)-before, over+time.Since(began)
+	beats := func() (n uint64) {
+		for _, l := range links {
+			n += l.Page().Beats.Load()
+		}
+		return n
 	}
-	figure(b, benchreport.Figure{Name: "hundred nodes/cpu of the watcher", Value: 100 * float64(used) / float64(over), Unit: "% of a core", Limit: 3, Samples: 1})
+	var used, sent, over time.Duration
+	var came uint64
+	for b.Loop() {
+		began, watched, beaten, count := time.Now(), ran(pid), ran(sends), beats()
+		<-time.After(10 * time.Second)
+		used, sent, over, came = used+ran(pid)-watched, sent+ran(sends)-beaten, over+time.Since(began), came+beats()-count
+	}
+	const onWire = pulse.DatagramSize + 8 + 20 // with the heads of UDP and IP
+	name, each := fmt.Sprintf("%d_simulated_nodes/", nodes), float64(nodes)*over.Seconds()
+	figure(b, benchreport.Figure{Name: name + "cpu_of_the_watcher", Value: 100 * float64(used) / float64(over), Unit: "% of a core", Limit: limit, Samples: 1})
+	figure(b, benchreport.Figure{Name: name + "cpu_per_node", Value: float64((used + sent).Microseconds()) / each, Unit: "us/s", Samples: nodes})
+	figure(b, benchreport.Figure{Name: name + "bytes_per_node", Value: float64(came*onWire) / each, Unit: "bytes/s", Samples: nodes})
 }
 
 // ran is how long a process has run, by the scheduler's own count.
