@@ -3,7 +3,8 @@
 #   LOOPS=4       busy loops per core beside the watchers, in the second half
 #   COUNT=100     failures of each kind
 #   STEADY=1m     how long to look for false suspicions; 30m is what the limit is of
-#   ONLY=a,b      of detect, steady, cost, nodes, swarm
+#   ROUNDS=2      machines to lose of each kind, with Vortex and with Swarm
+#   ONLY=a,b      of detect, steady, cost, nodes, swarm, leader
 #   JSON=path     also writes one JSON object a line
 # `detect` and `steady` have nodes that are processes of this machine and speak over its loopback; `nodes` and `swarm` have the built binary and
 # dockerd in network namespaces of their own. It needs root: for real-time priority, and for namespaces.
@@ -22,7 +23,7 @@ wants() { [[ -z ${ONLY:-} || ,$ONLY, == *,$1,* ]]; }
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/pulse" ./internal/heartbeat/pulse/cmd
 go test -c -o "$work/session.test" ./internal/session
 go build -o "$work/cluster" ./bench/cluster
-if wants nodes || wants swarm; then
+if wants nodes || wants swarm || wants leader; then
 	make --no-print-directory build
 	go test -c -o "$work/cluster.test" ./test/cluster
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/hello" ./examples/hello
@@ -44,10 +45,11 @@ done
 if wants steady; then run Steady -loops "$loops" -test.benchtime 1x -steady "$steady"; fi
 if wants cost; then run 'Hundred|Thousand' -test.benchtime 1x; fi
 cluster() { # one measurement, with the binary
-	(cd test/cluster && CLUSTER_FIGURES="$work/figures" CLUSTER_HELLO="$work/hello" "$work/cluster.test" -test.run "^TestFigures$1\$" -test.timeout 20m >"$work/log" 2>&1) ||
+	(cd test/cluster && CLUSTER_FIGURES="$work/figures" CLUSTER_HELLO="$work/hello" CLUSTER_ROUNDS="${ROUNDS:-2}" "$work/cluster.test" -test.run "^TestFigures$1\$" -test.timeout 20m >"$work/log" 2>&1) ||
 		{ cat "$work/log" >&2; exit 1; }
 }
 if wants nodes; then cluster OfNodes; fi
 if wants swarm; then cluster OfLostWorkers; fi
+if wants leader; then cluster OfLeaders; fi
 "$work/cluster" -figures "$work/figures" ${JSON:+-json "$JSON"}
 echo "load afterwards $(cut -d' ' -f1-3 /proc/loadavg)"

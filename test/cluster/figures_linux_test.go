@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,7 +10,9 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,12 +21,14 @@ import (
 	"vortex/bench/process"
 	"vortex/bench/report"
 	"vortex/client"
+	"vortex/test/harness"
 )
 
 // The tests whose names begin with Figures measure: make bench-cluster runs them, and each adds its figures to a file.
 const (
 	figuresEnv = "CLUSTER_FIGURES" // the file; without it nothing is measured
 	helloEnv   = "CLUSTER_HELLO"   // the sample program, linked statically
+	roundsEnv  = "CLUSTER_ROUNDS"  // how often machines are lost; default 2
 )
 
 // figures are what one of them has found.
@@ -43,6 +48,16 @@ func measure(t *testing.T) *figures {
 	f := &figures{T: t, file: file}
 	t.Cleanup(f.write)
 	return f
+}
+
+// rounds is how often the longer ones are done.
+func rounds(t *testing.T) int {
+	t.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv(roundsEnv), "2"))
+	if err != nil || n < 1 {
+		t.Fatalf("%s must be a number from 1 on, got %q", roundsEnv, os.Getenv(roundsEnv))
+	}
+	return n
 }
 
 func (f *figures) write() {
@@ -221,11 +236,9 @@ func sentByUDP(t *testing.T, pid int) int {
 // TestFiguresOfLostWorkers measures how soon an app's instances serve again after a machine with some of them has lost its power, with Vortex and with Docker
 // Swarm in turn.
 func TestFiguresOfLostWorkers(t *testing.T) {
-	const (
-		rounds   = 3
-		replicas = 6
-	)
+	const replicas = 6
 	f := measure(t)
+	rounds := rounds(t)
 	var both report.Compared
 	var took []time.Duration
 	for round := range rounds {
@@ -250,16 +263,111 @@ func lostWorker(t *testing.T, replicas int) time.Duration {
 	api := m.api(m.Host(1))
 	lost := m.Host(3)
 	eventually(t, "every instance serves, some where the power will go", func() bool {
-		return healthy(t, api, "") == replicas && healthy(t, api, lost.Name) < replicas
+		return healthy(t, api) == replicas && healthy(t, api, lost.Name) < replicas
 	})
 	began := time.Now()
 	lost.PowerOff()
 	eventually(t, "all instances serve elsewhere", func() bool { return healthy(t, api, lost.Name) == replicas })
-	return time.Since(began)
+	took := time.Since(began)
+	t.Logf("%d instances served again after %s", replicas, took)
+	return took
 }
 
-// healthy returns how many instances serve on machines other than one.
-func healthy(t *testing.T, api *client.Client, but string) (n int) {
+// TestFiguresOfLeaders measures how soon an app's instances serve again after a worker's machine has lost its power, alone and together with the leader's. The servers have an
+// etcd of three members beside them.
+func TestFiguresOfLeaders(t *testing.T) {
+	f := measure(t)
+	rounds := rounds(t)
+	times := map[bool][]time.Duration{}
+	for range rounds {
+		for _, leader := range []bool{false, true} {
+			t.Run(fmt.Sprintf("leader too %v", leader), func(t *testing.T) { times[leader] = append(times[leader], lostLeader(t, leader)) })
+		}
+	}
+	f.took("cluster/3_servers/worker_lost_to_replacements", times[false], 0)
+	f.took("cluster/3_servers/leader_and_worker_lost_to_replacements", times[true], 0)
+	if len(times[true]) == rounds && len(times[false]) == rounds {
+		slices.Sort(times[false])
+		slices.Sort(times[true])
+		more := times[true][rounds/2] - times[false][rounds/2]
+		f.Add(report.Figure{Name: "cluster/3_servers/more_for_the_leader", Value: milliseconds(more), Unit: "ms", Limit: 1000, Samples: rounds})
+	}
+}
+
+// lostLeader takes the power from an agent's machine, and in the same moment from the leader's, and returns when all instances are healthy on the others.
+func lostLeader(t *testing.T, too bool) time.Duration {
+	t.Helper()
+	const replicas, servers = 6, 3
+	m := foundOnEtcd(t, servers, 2)
+	m.deploy(replicas)
+	lost := []*Host{m.Host(servers + 1)}
+	names := []string{lost[0].Name}
+	eventually(t, "every instance serves, some where the power will go", func() bool {
+		api := m.api(m.Host(1))
+		return healthy(t, api) == replicas && healthy(t, api, names...) < replicas
+	})
+	cluster, err := m.api(m.Host(1)).Cluster(t.Context())
+	m.check(err)
+	left := m.Host(1)
+	if cluster.Leader.ID == left.Name {
+		left = m.Host(2)
+	}
+	if too {
+		leader := m.Hosts()[slices.IndexFunc(m.Hosts(), func(h *Host) bool { return h.Name == cluster.Leader.ID })]
+		lost, names = append(lost, leader), append(names, leader.Name)
+	}
+	api := m.api(left)
+	began := time.Now()
+	m.check(together(lost, (*Host).powerOff))
+	eventually(t, "all instances serve elsewhere", func() bool { return healthy(t, api, names...) == replicas })
+	took := time.Since(began)
+	t.Logf("%d instances served again after %s", replicas, took)
+	return took
+}
+
+// foundOnEtcd makes a cluster whose servers have their store in an etcd with a member beside each.
+func foundOnEtcd(t *testing.T, servers, agents int) *machines {
+	t.Helper()
+	bin, err := harness.Binary()
+	if err != nil {
+		t.Skip(err)
+	}
+	etcd, err := exec.LookPath("etcd")
+	if err != nil {
+		t.Skip("no etcd on PATH: install etcd-server")
+	}
+	m := &machines{Network: New(t, servers+agents), t: t, bin: bin, servers: servers, run: map[*Host]*Process{}}
+	at := func(h *Host, port int) string { return fmt.Sprintf("http://%s:%d", h.Addr, port) }
+	var members, stores []string
+	for _, h := range m.Hosts()[:servers] {
+		members, stores = append(members, h.Name+"="+at(h, etcdPeer)), append(stores, fmt.Sprintf("%s:%d", h.Addr, etcdClientPort))
+	}
+	for _, h := range m.Hosts()[:servers] {
+		h.Run(etcd, "--data-dir", filepath.Join(h.Data, "etcd"), "--name", h.Name, "--log-level", "error", "--initial-cluster", strings.Join(members, ","),
+			"--listen-client-urls", at(h, etcdClientPort), "--advertise-client-urls", at(h, etcdClientPort), "--listen-peer-urls", at(h, etcdPeer),
+			"--initial-advertise-peer-urls", at(h, etcdPeer), "--heartbeat-interval", etcdHeartbeat, "--election-timeout", etcdTimeout)
+	}
+	store := []string{"--store", "etcd://" + strings.Join(stores, ",")}
+	m.start(m.Host(1), store...)
+	eventually(t, "the server answers", func() bool {
+		_, err := m.try("nodes")
+		return err == nil
+	})
+	server := strings.TrimSpace(m.cli("token", "join", "--role", "server", "--uses", strconv.Itoa(servers), "-q"))
+	agent := strings.TrimSpace(m.cli("token", "join", "--uses", strconv.Itoa(agents), "-q"))
+	for _, h := range m.Hosts()[1:] {
+		if m.serves(h) {
+			m.start(h, append([]string{"--token", server}, store...)...)
+		} else {
+			m.start(h, "--token", agent)
+		}
+	}
+	eventually(t, "every machine is Ready", func() bool { return m.ready() == servers+agents })
+	return m
+}
+
+// healthy returns how many instances serve on machines other than some.
+func healthy(t *testing.T, api *client.Client, but ...string) (n int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
@@ -268,7 +376,7 @@ func healthy(t *testing.T, api *client.Client, but string) (n int) {
 		return 0
 	}
 	for _, c := range list.Instances {
-		if c.Status == "Running" && c.Health == "Healthy" && c.Node != but {
+		if c.Status == "Running" && c.Health == "Healthy" && !slices.Contains(but, c.Node) {
 			n++
 		}
 	}

@@ -120,5 +120,7 @@ func lostSwarmWorker(t *testing.T, replicas int) time.Duration {
 	began := time.Now()
 	lost.PowerOff()
 	eventually(t, "all tasks run elsewhere", func() bool { return s.running(lost.Name) == replicas })
-	return time.Since(began)
+	took := time.Since(began)
+	t.Logf("%d tasks ran again after %s", replicas, took)
+	return took
 }
