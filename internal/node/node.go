@@ -140,6 +140,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.addrs.TLS = n.localTrust()
 		n.cfg.Ready(n.addrs)
 	}
+	leanAfterStart()
 	select {
 	case <-ctx.Done():
 		return nil

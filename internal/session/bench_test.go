@@ -326,6 +326,7 @@ func BenchmarkSteady(b *testing.B) {
 	burden(b)
 	var count, long int
 	var longest time.Duration
+	began, before := time.Now(), stolen()
 	for b.Loop() {
 		since := map[string]time.Time{}
 		end := time.After(*steadyFor)
@@ -349,6 +350,9 @@ func BenchmarkSteady(b *testing.B) {
 		}
 	}
 	in := "in " + steadyFor.String()
+	share := 100 * float64(stolen()-before) / float64(time.Since(began)) / float64(runtime.NumCPU())
+	figure(b, benchreport.Figure{Name: "taken by other virtual machines", Value: share, Unit: "% of the cores", Samples: 1})
+	figure(b, benchreport.Figure{Name: "longest stall of the watcher", Value: float64(c.Pulse.Page().WorstStall.Load()) / float64(time.Millisecond), Unit: "ms", Samples: 1})
 	figure(b, benchreport.Figure{Name: "suspicions of nodes that live", Value: float64(count), Unit: in, Samples: 1})
 	figure(b, benchreport.Figure{Name: "suspicions of over 100 ms", Value: float64(long), Unit: in, Samples: 1})
 	figure(b, benchreport.Figure{Name: "longest suspicion", Value: float64(longest) / float64(time.Millisecond), Unit: "ms", Limit: 100, Samples: max(count, 1)})
@@ -416,6 +420,18 @@ func cost(b *testing.B, nodes int, limit float64) {
 	figure(b, benchreport.Figure{Name: name + "cpu_of_the_watcher", Value: 100 * float64(used) / float64(over), Unit: "% of a core", Limit: limit, Samples: 1})
 	figure(b, benchreport.Figure{Name: name + "cpu_per_node", Value: float64((used + sent).Microseconds()) / each, Unit: "us/s", Samples: nodes})
 	figure(b, benchreport.Figure{Name: name + "bytes_per_node", Value: float64(came*onWire) / each, Unit: "bytes/s", Samples: nodes})
+}
+
+// stolen is how long this machine's cores would have run, had the one below them let them.
+func stolen() time.Duration {
+	text, _ := os.ReadFile("/proc/stat")
+	const steal = 8 // the field, in hundredths of a second
+	fields := strings.Fields(string(text))
+	if len(fields) <= steal {
+		return 0
+	}
+	n, _ := strconv.ParseInt(fields[steal], 10, 64)
+	return time.Duration(n) * time.Second / 100
 }
 
 // ran is how long a process has run, by the scheduler's own count.

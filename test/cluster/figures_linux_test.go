@@ -126,12 +126,16 @@ func TestFiguresOfNodes(t *testing.T) {
 	share("cpu_of_a_servers_pulse", before.server, after.server, 1, 0)
 	share("cpu_of_an_agents_pulse", before.agents, after.agents, nodes-1, 0)
 	f.Add(report.Figure{Name: "cluster/8_nodes/udp_sent_by_an_agent", Value: float64(after.bytes-before.bytes) / over.Seconds() / (nodes - 1), Unit: "bytes/s", Samples: nodes - 1})
-	own, err := process.Resident(agent.PID())
+	own, err := process.ReadMemory(agent.PID())
 	m.check(err)
 	pulse, err := process.Resident(pulseOf(t, agent))
 	m.check(err)
-	f.Add(report.Figure{Name: "cluster/agent_alone/resident", Value: own, Unit: "MB", Limit: 40, Samples: 1})
-	f.Add(report.Figure{Name: "cluster/agent_alone/resident_with_pulse", Value: own + pulse, Unit: "MB", Samples: 1})
+	for _, part := range []struct {
+		name         string
+		value, limit float64
+	}{{"", own.Resident, 40}, {"_anonymous", own.Anonymous, 0}, {"_file", own.File, 0}, {"_of_its_pulse", pulse, 0}} {
+		f.Add(report.Figure{Name: "cluster/agent_alone/resident" + part.name, Value: part.value, Unit: "MB", Limit: part.limit, Samples: 1})
+	}
 
 	token := strings.TrimSpace(m.cli("token", "join", "--uses", strconv.Itoa(joins), "-q"))
 	m.Host(2).Kill()

@@ -7,6 +7,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 )
@@ -49,22 +50,41 @@ func UnpackPulse(dir string) (string, error) {
 	return unpack(dir, pulseName)
 }
 
+// read opens a helper and tells its size.
+func read(name string) (io.Reader, int64, error) {
+	f, err := files.Open("bin/" + name)
+	if err != nil {
+		return nil, 0, err
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	return f, fi.Size(), nil
+}
+
 func unpack(dir, name string) (string, error) {
-	content, err := files.ReadFile("bin/" + name)
+	content, size, err := read(name) // never all of it at once: megabytes would stay in memory
 	if err != nil {
 		return "", fmt.Errorf("built without helpers; run make build: %w", err)
 	}
-	sum := sha256.Sum256(content)
-	path := filepath.Join(dir, name+"-"+hex.EncodeToString(sum[:6]))
-	if fi, err := os.Stat(path); err == nil && fi.Size() == int64(len(content)) && fi.Mode().Perm() == 0o700 {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, content); err != nil {
+		return "", fmt.Errorf("read helper: %w", err)
+	}
+	path := filepath.Join(dir, name+"-"+hex.EncodeToString(sum.Sum(nil)[:6]))
+	if fi, err := os.Stat(path); err == nil && fi.Size() == size && fi.Mode().Perm() == 0o700 {
 		return path, nil
+	}
+	if content, _, err = read(name); err != nil {
+		return "", fmt.Errorf("read helper: %w", err)
 	}
 	tmp, err := os.CreateTemp(dir, "."+name+"-")
 	if err != nil {
 		return "", fmt.Errorf("unpack helper: %w", err)
 	}
 	defer func() { _ = os.Remove(tmp.Name()) }() // gone after the rename
-	_, err = tmp.Write(content)
+	_, err = io.Copy(tmp, content)
 	if err == nil {
 		err = tmp.Chmod(0o700)
 	}
