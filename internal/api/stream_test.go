@@ -192,7 +192,7 @@ func TestACommandEndsWhenItsClientLeaves(t *testing.T) {
 	waitFor(t, f, "web", 1)
 	ctx, cancel := context.WithCancel(within(t))
 	out := writerFunc(func(p []byte) (int, error) { cancel(); return len(p), nil })
-	_, err := f.Client.ExecApp(ctx, "web", client.ExecOptions{Command: []string{"/bin/sh", "-c", "echo here; sleep 600"}, Stdout: out})
+	_, err := f.Client.ExecApp(ctx, "web", client.ExecOptions{Command: []string{"/bin/sh", "-c", "echo here; exec sleep 600"}, Stdout: out})
 	if err == nil {
 		t.Error("a session that was broken off reports an exit code")
 	}
