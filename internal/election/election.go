@@ -32,6 +32,9 @@ type Election struct {
 	// Peers know which servers have died; nil waits for the lock's expiry.
 	Peers Peers
 	Log   *slog.Logger
+
+	seen  int64 // the revision of the lock as it was last seen
+	since time.Time
 }
 
 // Peers know which servers have died.
@@ -124,18 +127,26 @@ func (e *Election) take(ctx context.Context) ([]byte, kind.Writer, error) {
 	return lock, kind.Writer{Store: e.Store, If: []kind.Condition{kind.IfRevision(fenceKey, rev)}}, nil
 }
 
-// free returns the condition under which the lock may be taken: absent, or left by our own earlier process or by a server that died.
+// free returns the condition under which the lock may be taken: absent, left by our own earlier process or by a server that died, or
+// not renewed for its time to live, which this server has to have seen itself: another's clock, or its own, may be wrong.
 func (e *Election) free() (kind.Condition, error) {
-	held, err := kind.Get(e.Store, vortex.LeaderLocks, lockID)
-	switch {
-	case vortex.IsKind(err, vortex.NotFound):
+	rec, ok := e.Store.Latest(LockKey)
+	if !ok {
 		return kind.IfValue(LockKey, nil), nil
-	case err != nil:
-		return kind.Condition{}, err
-	case held.Value.ID == e.ID, e.Peers != nil && e.Peers.Dead(held.Value.ID):
-		return kind.IfRevision(LockKey, held.ModRevision), nil
+	}
+	var held vortex.LeaderLock
+	if err := json.Unmarshal(rec.Value, &held); err != nil {
+		return kind.Condition{}, fmt.Errorf("read lock: %w", err)
+	}
+	if rec.ModRevision != e.seen {
+		e.seen, e.since = rec.ModRevision, time.Now()
+	}
+	late := e.Store.Now().Sub(time.UnixMilli(rec.ExpiresAt))
+	switch {
+	case held.ID == e.ID, e.Peers != nil && e.Peers.Dead(held.ID), time.Since(e.since) >= e.TTL, late >= e.TTL:
+		return kind.Condition{Key: LockKey, ByRevision: true, Revision: rec.ModRevision, Exact: true}, nil
 	default:
-		return kind.Condition{}, vortex.Errorf(vortex.Conflict, "%s leads", held.Value.ID)
+		return kind.Condition{}, vortex.Errorf(vortex.Conflict, "%s leads", held.ID)
 	}
 }
 
@@ -143,8 +154,8 @@ func (e *Election) free() (kind.Condition, error) {
 // passed, or ctx ended. It returns the watch to go on with.
 func (e *Election) wait(ctx context.Context, watch *kind.Watch, news <-chan struct{}) *kind.Watch {
 	delay := e.Retry
-	if rec, err := e.Store.Get(LockKey); err == nil && rec.ExpiresAt != 0 {
-		delay = min(delay, max(time.Until(time.UnixMilli(rec.ExpiresAt)), time.Millisecond))
+	if rec, ok := e.Store.Latest(LockKey); ok && rec.ModRevision == e.seen {
+		delay = min(delay, max(time.Until(e.since.Add(e.TTL)), time.Millisecond))
 	}
 	select {
 	case <-ctx.Done():
@@ -200,12 +211,15 @@ func (e *Election) renew(term context.Context, lock []byte, end context.CancelCa
 		}
 		attempt := time.Now()
 		ctx, cancel := context.WithDeadline(term, expires)
-		held, err := e.Store.Swap(ctx, LockKey, lock, lock, e.TTL)
+		_, err := e.Store.Commit(ctx, kind.Txn{
+			If:  []kind.Condition{{Key: LockKey, Value: lock, Exact: true}},
+			Ops: []kind.Op{{Key: LockKey, Value: lock, TTL: e.TTL}},
+		})
 		cancel()
 		switch {
-		case err == nil && held:
+		case err == nil:
 			expires, delay = attempt.Add(e.TTL), e.Renew
-		case err == nil, time.Now().After(expires):
+		case vortex.IsKind(err, vortex.Conflict), time.Now().After(expires):
 			end(errLost)
 			return
 		default:

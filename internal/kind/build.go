@@ -159,7 +159,7 @@ func (s *Store) Building(typeName string) (fields []string) {
 // the records, so that looking at all of them keeps no writer waiting.
 func (s *Store) finding(typeName, field string, read func(View)) {
 	if frozen := s.state.frozen(typeName, field); frozen != nil {
-		read(View{s: frozen, now: nowMillis()})
+		read(View{s: frozen, now: s.now()})
 		return
 	}
 	s.View(read)

@@ -3,7 +3,6 @@ package kind
 import (
 	"context"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -22,14 +21,26 @@ type clock struct {
 	mu       sync.Mutex
 	newest   int64 // Unix milliseconds of the newest mark taken in; 0 before the first
 	revision int64 // at which it was written
+	writer   string
+	others   int64 // the newest mark of another server; 0 before the first
 	tried    int64 // when a transaction last took a mark along
+	pace     pace
 }
 
 // take takes in a mark.
 func (c *clock) take(kv engine.KV) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.newest, c.revision = markTime(kv.Value), kv.ModRevision
+	m := readMark(kv.Value)
+	c.newest, c.revision, c.writer = m.millis, kv.ModRevision, m.writer
+	switch m.writer {
+	case "":
+	case c.pace.name:
+		c.others = max(c.others, m.others)
+	default:
+		c.others = max(c.others, m.millis)
+	}
+	c.catchUp(m.millis)
 }
 
 // writtenAt returns the revision of the newest mark.
@@ -61,16 +72,22 @@ func (c *clock) stamp(txn engine.Txn, now int64) (engine.Txn, bool) {
 		return txn, false
 	}
 	c.tried = now
-	mark := engine.Write{Key: clockKey, Value: seal(strconv.AppendInt(nil, now, 10), 0)}
+	return c.marked(txn, now), true
+}
+
+// marked is the transaction with a mark. The caller holds the lock.
+func (c *clock) marked(txn engine.Txn, now int64) engine.Txn {
+	m := mark{millis: now, writer: c.pace.name, others: c.others}
 	return engine.Txn{
 		Compares: append(slices.Clip(txn.Compares), engine.Compare{Key: clockKey, ModRevision: c.revision}),
-		Writes:   append(slices.Clip(txn.Writes), mark),
-	}, true
+		Writes:   append(slices.Clip(txn.Writes), engine.Write{Key: clockKey, Value: seal(m.text(), 0)}),
+	}
 }
 
 // commit passes a transaction to the engine, with the time when that is due. Every write of the store goes this way.
 func (s *Store) commit(ctx context.Context, txn engine.Txn) (engine.Result, error) {
-	marked, due := s.state.clock.stamp(txn, nowMillis())
+	s.state.clock.steer()
+	marked, due := s.state.clock.stamp(txn, s.now())
 	result, err := s.cfg.Engine.Commit(ctx, marked)
 	if due && (err == nil && !result.Committed || vortex.IsKind(err, vortex.Invalid)) {
 		// Another server may have written the mark just now, or there is no room for one write more.
@@ -79,18 +96,8 @@ func (s *Store) commit(ctx context.Context, txn engine.Txn) (engine.Result, erro
 	return result, err
 }
 
-// markTime reads the value of a mark, 0 when it is none.
-func markTime(envelope []byte) int64 {
-	value, _, err := unseal(envelope)
-	if err != nil {
-		return 0
-	}
-	millis, err := strconv.ParseInt(string(value), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return millis
-}
+// markTime reads the time of a mark, 0 when it is none.
+func markTime(envelope []byte) int64 { return readMark(envelope).millis }
 
 // moment is a time in Unix milliseconds; 0 is not known.
 func moment(millis int64) time.Time {
@@ -128,7 +135,7 @@ func (s *Store) TimeOf(ctx context.Context, rev int64) (time.Time, error) {
 // RevisionAt returns the newest revision that is not later than t. A time before the oldest revision kept is OutOfRange,
 // one in the future Invalid.
 func (s *Store) RevisionAt(ctx context.Context, t time.Time) (int64, error) {
-	if t.After(time.Now().Add(futureSlack)) {
+	if t.After(s.Now().Add(futureSlack)) {
 		return 0, vortex.Errorf(vortex.Invalid, "%s has not come yet; name a time in the past", t.Format(time.RFC3339))
 	}
 	if err := s.Sync(ctx); err != nil {

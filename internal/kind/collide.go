@@ -15,7 +15,7 @@ const (
 
 // meet adds what the records stand against the change: those that do not fit, and those that share a value which becomes
 // unique. A new type may lie over records that do not fit it: it types what is written from then on.
-func (c *SchemaChange) meet(ctx context.Context, frozen *state) error {
+func (c *SchemaChange) meet(ctx context.Context, frozen *state, now int64) error {
 	breaking := map[string]bool{}
 	for _, d := range c.Differences {
 		name, _, _ := strings.Cut(d.Path, ".")
@@ -31,7 +31,7 @@ func (c *SchemaChange) meet(ctx context.Context, frozen *state) error {
 		if !m.validate && len(m.unique) == 0 {
 			continue
 		}
-		if err := m.look(ctx, frozen); err != nil {
+		if err := m.look(ctx, frozen, now); err != nil {
 			return err
 		}
 	}
@@ -69,8 +69,7 @@ type meeting struct {
 	room             [][]byte
 }
 
-func (m *meeting) look(ctx context.Context, frozen *state) error {
-	now := nowMillis()
+func (m *meeting) look(ctx context.Context, frozen *state, now int64) error {
 	m.collisions = map[string][]string{}
 	frozen.eachBelow(m.typ.Prefix, "", func(rec *Record) bool {
 		owner, _ := m.change.Schema.TypeOf(rec.Key)

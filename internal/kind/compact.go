@@ -83,7 +83,7 @@ func (s *Store) expendable(ctx context.Context, keep Retention) (int64, error) {
 		return 0, nil
 	}
 	newest := s.Revision()
-	target, err := s.RevisionAt(ctx, time.Now().Add(-keep.Age))
+	target, err := s.RevisionAt(ctx, s.Now().Add(-keep.Age))
 	if err != nil && !vortex.IsKind(err, vortex.OutOfRange) {
 		return 0, err
 	}

@@ -35,7 +35,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 
 // sweepDue deletes what has expired by now and returns how long to wait for the next.
 func (s *Store) sweepDue(ctx context.Context) time.Duration {
-	expired, next := s.state.due(nowMillis())
+	expired, next := s.state.due(s.now())
 	var sweepers errgroup.Group
 	sweepers.SetLimit(sweepAtOnce)
 	for batch := range slices.Chunk(expired, sweepBatch) {
@@ -56,7 +56,7 @@ func (s *Store) sweepDue(ctx context.Context) time.Duration {
 	if next == 0 {
 		return sweepIdle
 	}
-	return max(time.Duration(next-nowMillis())*time.Millisecond, 0)
+	return max(time.Duration(next-s.now())*time.Millisecond, 0)
 }
 
 // deleteExpired deletes records that are still as they were when they expired: in

@@ -32,6 +32,7 @@ func (s *Store) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	aside.Go(func() { s.probe(ctx) })
+	aside.Go(func() { s.introduce(ctx) })
 	aside.Go(func() { s.buildIndexes(ctx) })
 	aside.Go(func() { s.hub.run(ctx) })
 	for {

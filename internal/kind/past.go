@@ -26,7 +26,7 @@ func (s *Store) At(ctx context.Context, rev int64) (Past, error) {
 		return Past{}, err
 	}
 	if rev == s.Revision() {
-		at = time.Now() // the state of now
+		at = s.Now() // the state of now
 	}
 	return Past{Revision: rev, Time: at, s: s}, nil
 }

@@ -23,6 +23,13 @@ func (s *Store) Get(key string) (rec *Record, err error) {
 	return rec, err
 }
 
+// Latest returns the record at key as memory has it, one that has expired included.
+func (s *Store) Latest(key string) (*Record, bool) {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	return s.state.records.Get(key)
+}
+
 // PrefixScan returns every record whose key starts with prefix and that passes all filters, in key order.
 func (s *Store) PrefixScan(prefix string, filters ...Filter) []*Record {
 	return s.scan(prefix, prefixEnd(prefix), filters)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -77,7 +78,7 @@ func Holds(ctx context.Context, eng engine.Engine, key string) ([]byte, error) {
 			return nil, err
 		}
 		value, expires, err := unseal(kv.Value)
-		if rec := (Record{ExpiresAt: expires}); err != nil || rec.expired(nowMillis()) {
+		if rec := (Record{ExpiresAt: expires}); err != nil || rec.expired(time.Now().UnixMilli()) {
 			return nil, err
 		}
 		return value, nil

@@ -152,7 +152,7 @@ func (s *Store) schemaChange(ctx context.Context, ops []Op) (*SchemaChange, erro
 		return nil, err
 	}
 	change.Differences = ksl.Compare(frozen.schema, change.Schema)
-	return change, change.meet(ctx, frozen)
+	return change, change.meet(ctx, frozen, s.now())
 }
 
 // add takes in one text.

@@ -23,7 +23,7 @@ type Snapshot struct {
 func (s *Store) Snapshot() *Snapshot {
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
-	snap := &Snapshot{Revision: s.state.rev, Time: s.state.clock.time(), Taken: time.Now(), records: s.state.records.Copy()}
+	snap := &Snapshot{Revision: s.state.rev, Time: s.state.clock.time(), Taken: s.Now(), records: s.state.records.Copy()}
 	if snap.Time.IsZero() {
 		snap.Time = snap.Taken
 	}

@@ -25,6 +25,13 @@ type Config struct {
 	// Bridge lets watches outlive a gap in the engine's log: what is different after it comes as one transaction. Without it
 	// they end with OutOfRange, for their readers may count on every transaction.
 	Bridge bool
+	// Name is this server's, which no two may share. Servers that share an engine need one to agree on the time.
+	Name string
+	// Wall is this server's clock; nil is the machine's.
+	Wall func() time.Time
+	// KeepExpired is for a store that has a part of the records only: it does not know the time that the servers agree on, so what has
+	// expired is there until its deletion comes.
+	KeepExpired bool
 	// Log receives what an operator would act on; nil discards.
 	Log *slog.Logger
 }
@@ -74,11 +81,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if s.cfg.Schema == nil {
 		s.cfg.Schema = &ksl.Schema{}
 	}
+	if s.cfg.Wall == nil {
+		s.cfg.Wall = time.Now
+	}
 	s.state = newState(s.cfg.Schema)
 	s.hub = newHub(lag{int64(s.cfg.WatchBuffer), int64(s.cfg.WatchBytes)})
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("load store: %w", err)
 	}
+	s.startClock(ctx)
 	return s, nil
 }
 
@@ -86,6 +97,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 func (s *Store) load(ctx context.Context) error {
 	var rev int64
 	fresh := newState(s.cfg.Schema)
+	p := &fresh.clock.pace
+	p.name, p.wall, p.off = s.cfg.Name, s.cfg.Wall, s.cfg.KeepExpired
 	for kv, err := range s.cfg.Engine.Range(ctx, "", "", &rev) {
 		if err != nil {
 			return err
@@ -121,5 +134,5 @@ func (s *Store) Revision() int64 {
 	return s.state.rev
 }
 
-// nowMillis is the clock that expiry is judged by.
-func nowMillis() int64 { return time.Now().UnixMilli() }
+// now is the time that expiry is judged by, in Unix milliseconds.
+func (s *Store) now() int64 { return s.state.clock.pace.now() }

@@ -11,7 +11,7 @@ type View struct {
 func (s *Store) View(read func(View)) {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
-	read(View{s: s.state, now: nowMillis()})
+	read(View{s: s.state, now: s.now()})
 }
 
 // Revision returns the revision the view is of.

@@ -29,7 +29,7 @@ type Condition struct {
 	Value      []byte
 	Revision   int64
 	ByRevision bool
-	Exact      bool // with ByRevision: a record that has expired and was not deleted yet is there
+	Exact      bool // a record that has expired and was not deleted yet is there
 }
 
 // IfRevision is the condition that the key's last change is revision, 0 meaning that it is absent.
@@ -137,7 +137,7 @@ func (s *Store) prepare(txn Txn) (*plan, error) {
 			}
 			p.claims = claims(typ, op, p.claims)
 		}
-		p.writes[i] = engine.Write{Key: op.Key, Value: seal(op.Value, expiry(op.TTL))}
+		p.writes[i] = engine.Write{Key: op.Key, Value: seal(op.Value, s.expiry(op.TTL)), TTL: op.TTL}
 	}
 	return p, nil
 }
@@ -159,11 +159,11 @@ func (s *Store) checkSize(op Op) error {
 }
 
 // expiry turns a time to live into the moment it ends, in Unix milliseconds.
-func expiry(ttl time.Duration) int64 {
+func (s *Store) expiry(ttl time.Duration) int64 {
 	if ttl == 0 {
 		return 0
 	}
-	return nowMillis() + max(ttl.Milliseconds(), 1)
+	return s.now() + max(ttl.Milliseconds(), 1)
 }
 
 // judge resolves a plan; what stands in its way is looked at again with memory as new
@@ -184,6 +184,7 @@ func (s *Store) judge(ctx context.Context, p *plan) (engine.Txn, error) {
 func (s *Store) resolve(p *plan) (engine.Txn, error) {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
+	now := s.now()
 	txn := engine.Txn{Compares: make([]engine.Compare, 0, len(p.conditions)), Writes: p.writes}
 	for _, c := range p.conditions {
 		var raw int64 // the engine's revision of the key, expired or not
@@ -191,7 +192,7 @@ func (s *Store) resolve(p *plan) (engine.Txn, error) {
 		if ok {
 			raw = rec.ModRevision
 		}
-		if !c.holds(rec) {
+		if !c.holds(rec, now) {
 			return engine.Txn{}, vortex.Errorf(vortex.Conflict, "%q is not what the transaction expects; read it again", c.Key)
 		}
 		txn.Compares = append(txn.Compares, engine.Compare{Key: c.Key, ModRevision: raw})
@@ -199,7 +200,7 @@ func (s *Store) resolve(p *plan) (engine.Txn, error) {
 	if len(p.claims) == 0 {
 		return txn, nil
 	}
-	compares, writes, err := s.state.hold(p.claims, p.written, nowMillis())
+	compares, writes, err := s.state.hold(p.claims, p.written, now)
 	if err != nil {
 		return engine.Txn{}, err
 	}
@@ -208,9 +209,9 @@ func (s *Store) resolve(p *plan) (engine.Txn, error) {
 	return txn, nil
 }
 
-// holds judges the condition for a record, nil when there is none.
-func (c Condition) holds(rec *Record) bool {
-	if rec != nil && !c.Exact && rec.expired(nowMillis()) {
+// holds judges the condition for a record, nil when there is none, at a time in Unix milliseconds.
+func (c Condition) holds(rec *Record, now int64) bool {
+	if rec != nil && !c.Exact && rec.expired(now) {
 		rec = nil
 	}
 	switch {

@@ -26,7 +26,7 @@ func (n *Node) openEngineAndStore(ctx context.Context) (*kind.Store, engine.Engi
 	}
 	store, err := kind.Open(ctx, kind.Config{
 		Engine: eng, Schema: schema, Log: n.component("kind"), MaxKeyBytes: n.cfg.MaxKeyBytes, MaxValueBytes: n.cfg.MaxValueBytes,
-		Bridge: n.afar(),
+		Bridge: n.afar(), Name: n.cfg.Name, KeepExpired: n.afar() && n.cfg.Cluster.Worker,
 	})
 	if err != nil {
 		_ = eng.Close()

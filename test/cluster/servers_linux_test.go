@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	kindpb "vortex/proto/kind"
 )
@@ -194,26 +196,72 @@ func TestNothingIsAcknowledgedWithoutAMajority(t *testing.T) {
 // A server whose clock is behind takes no lead from one that holds it, and ends no record before its time.
 func TestClockThatIsBehindHarmsNobody(t *testing.T) {
 	t.Parallel()
+	wrongClock(t, func(wrong *Server) {
+		wrong.Proc.Kill()
+		wrong.Host.Clock(-time.Hour)
+		wrong.Boot()
+	})
+}
+
+// Nor does one whose clock is ahead.
+func TestClockThatIsAheadHarmsNobody(t *testing.T) {
+	t.Parallel()
+	wrongClock(t, func(wrong *Server) {
+		wrong.Proc.Kill()
+		wrong.Host.Clock(time.Hour)
+		wrong.Boot()
+	})
+}
+
+// Nor one whose clock is set while it runs.
+func TestClockThatJumpsHarmsNobody(t *testing.T) {
+	t.Parallel()
+	wrongClock(t, func(wrong *Server) {
+		wrong.Proc.Kill()
+		wrong.Host.Clock(0)
+		wrong.Boot()
+		wrong.Host.Clock(time.Hour)
+	})
+}
+
+// wrongClock lets a server that does not lead get a wrong clock, and judges what comes of it.
+func wrongClock(t *testing.T, spoil func(wrong *Server)) {
+	t.Helper()
 	c := Start(t, 3)
 	lead := c.follow(t)
 	w := c.write(t)
 	host, epoch := lead.wait(t)
 	wrong := c.Others(c.Server(host))[0]
-	wrong.Proc.Kill()
-	wrong.Host.Clock(-time.Hour)
-	wrong.Boot()
-	put := &kindpb.PutRequest{Key: "brief", Value: []byte("for ten minutes"), TtlMs: new(uint64((10 * time.Minute).Milliseconds()))}
-	if _, err := c.Server(host).Kind.Put(soon(t), put); err != nil {
-		t.Fatal(err)
+	put := func(s *Server, key string, ttl time.Duration) {
+		t.Helper()
+		req := &kindpb.PutRequest{Key: key, Value: []byte("v"), TtlMs: new(uint64(ttl.Milliseconds()))}
+		if _, err := s.Kind.Put(soon(t), req); err != nil {
+			t.Fatal(err)
+		}
 	}
+	put(c.Server(host), "before", 10*time.Minute)
+	spoil(wrong)
+	put(c.Server(host), "right", 10*time.Minute)
+	put(wrong, "wrong", 10*time.Minute)
+	put(wrong, "brief", time.Second)
 	w.flow(t, c.Servers...)
 	pause(t, time.Duration(long(6))*time.Second) // longer than a lock lives that nobody renews
 	if now, later := lead.now(); now != host || later != epoch {
 		t.Errorf("%s leads in epoch %d; %s did in %d, and nothing happened to it", now, later, host, epoch)
 	}
 	for _, s := range c.Servers {
-		if _, err := s.Kind.Get(soon(t), &kindpb.GetRequest{Key: "brief"}); err != nil {
-			t.Errorf("a record that lives for ten minutes, read through %s: %v", s.Host.Name, err)
+		for _, key := range []string{"before", "right", "wrong"} {
+			rec, err := s.Kind.Get(soon(t), &kindpb.GetRequest{Key: key})
+			if err != nil {
+				t.Errorf("%s, a record that lives for ten minutes, read through %s: %v", key, s.Host.Name, err)
+				continue
+			}
+			if left := time.Until(time.UnixMilli(int64(rec.GetExpiresAt()))); left < 8*time.Minute || left > 11*time.Minute {
+				t.Errorf("%s, a record that lives for ten minutes, read through %s, expires in %s", key, s.Host.Name, left)
+			}
+		}
+		if _, err := s.Kind.Get(soon(t), &kindpb.GetRequest{Key: "brief"}); status.Code(err) != codes.NotFound {
+			t.Errorf("a record that lived for a second, read through %s: %v", s.Host.Name, err)
 		}
 	}
 	w.verdict(t)

@@ -194,7 +194,7 @@ func (s *Service) admission(a applicant) (kind.Txn, error) {
 	if err != nil {
 		return kind.Txn{}, err
 	}
-	if err := a.entitled(token.Value); err != nil {
+	if err := a.entitled(token.Value, s.Store.Now()); err != nil {
 		return kind.Txn{}, err
 	}
 	before, err := kind.Get(s.Store, vortex.Identities, a.rec.Name)
@@ -218,7 +218,7 @@ func (s *Service) admission(a applicant) (kind.Txn, error) {
 	if err != nil {
 		return kind.Txn{}, err
 	}
-	use.TTL = max(time.Until(used.ExpiresAt), time.Millisecond)
+	use.TTL = max(used.ExpiresAt.Sub(s.Store.Now()), time.Millisecond)
 	enter, err := kind.PutOp(vortex.Identities, &a.rec, a.rec.Name)
 	return kind.Txn{
 		If: []kind.Condition{
@@ -229,8 +229,8 @@ func (s *Service) admission(a applicant) (kind.Txn, error) {
 }
 
 // entitled refuses a secret or a role that the token's record does not know.
-func (a *applicant) entitled(token *vortex.JoinRecord) error {
-	if subtle.ConstantTimeCompare([]byte(token.Hash), []byte(a.token.Hash())) != 1 || !time.Now().Before(token.ExpiresAt) {
+func (a *applicant) entitled(token *vortex.JoinRecord, now time.Time) error {
+	if subtle.ConstantTimeCompare([]byte(token.Hash), []byte(a.token.Hash())) != 1 || !now.Before(token.ExpiresAt) {
 		return errToken()
 	}
 	if token.Role != a.rec.Role {

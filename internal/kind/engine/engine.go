@@ -11,6 +11,7 @@ package engine
 import (
 	"context"
 	"iter"
+	"time"
 )
 
 // Engine is a replicated MVCC store. All methods are safe for concurrent use. When the store cannot be
@@ -49,11 +50,13 @@ type Compare struct {
 	ModRevision int64
 }
 
-// Write puts Value at Key, or deletes Key when Delete is set. Deleting an absent key is no error.
+// Write puts Value at Key, or deletes Key when Delete is set. Deleting an absent key is no error. TTL is how long the value lives, as Value says
+// it too by the writer's time: it is for an engine whose far end counts that itself.
 type Write struct {
 	Key    string
 	Value  []byte
 	Delete bool
+	TTL    time.Duration // of a value that expires: for an engine whose far end counts it by itself; others need not look
 }
 
 // Txn is a set of writes, no key twice, that happens when all compares hold.

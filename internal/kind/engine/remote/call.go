@@ -132,7 +132,10 @@ func request(txn engine.Txn) (*kindpb.TxnRequest, error) {
 				return nil, err
 			}
 			write.Value = value
-			if expires != 0 {
+			switch {
+			case w.TTL > 0:
+				write.TtlMs = uint64(max(w.TTL.Milliseconds(), 1))
+			case expires != 0:
 				write.TtlMs = uint64(max(expires-time.Now().UnixMilli(), 1))
 			}
 		}
