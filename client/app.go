@@ -92,6 +92,7 @@ type Rollout struct {
 // The states of a container, besides those of vortex.ContainerStatus.
 const (
 	ContainerPending  = "Pending"  // wanted, and on no node yet
+	ContainerLost     = "Lost"     // its node is down: nobody can tell whether it still runs
 	ContainerDraining = "Draining" // running, gets no new requests, stops when it has answered the old ones
 )
 

@@ -477,6 +477,36 @@ func TestStatusFollowsTheRecords(t *testing.T) {
 	}
 }
 
+func TestInstancesOfANodeThatIsDownAreLost(t *testing.T) {
+	f := apitest.Start(t)
+	app := apitest.App("web")
+	apitest.Put(t, f.Store, vortex.Apps, &vortex.AppRecord{Name: "web", Generation: 1, Spec: app}, "web")
+	f.Node(t, "n9", 1000, 1<<30)
+	for id, status := range map[string]vortex.ContainerStatus{"web-a": vortex.ContainerStatusRunning, "web-b": vortex.ContainerStatusDead} {
+		rec := vortex.ContainerRecord{ID: id, ClientID: "web", Node: "n9", Status: status, Health: vortex.HealthHealthy}
+		apitest.Put(t, f.Store, vortex.Containers, &rec, id)
+	}
+	for _, step := range []struct {
+		state vortex.LivenessState
+		want  string
+	}{
+		{vortex.LivenessStateReady, "Running"}, {vortex.LivenessStateSuspect, "Running"},
+		{vortex.LivenessStateDown, client.ContainerLost}, {vortex.LivenessStateReady, "Running"},
+	} {
+		apitest.Put(t, f.Store, vortex.Liveness, &vortex.LivenessRecord{Node: "n9", State: step.state, Since: time.Now()}, "n9")
+		a, err := f.Client.Instance(t.Context(), "web-a")
+		if err != nil || a.Status != step.want {
+			t.Errorf("an instance of a node that is %s: %s, %v; want %s", step.state, a.Status, err, step.want)
+		}
+		if b, err := f.Client.Instance(t.Context(), "web-b"); err != nil || b.Status != "Dead" {
+			t.Errorf("a dead instance of a node that is %s: %s, %v", step.state, b.Status, err)
+		}
+		if got, err := f.Client.App(t.Context(), "web"); err != nil || got.Replicas.Current == 1 != (step.want == "Running") {
+			t.Errorf("the node is %s: %d instances run, %v", step.state, got.Replicas.Current, err)
+		}
+	}
+}
+
 func TestNodesCountWhatTakesRoom(t *testing.T) {
 	f := apitest.Start(t)
 	cpu := uint64(100)

@@ -47,7 +47,7 @@ func collect(v kind.View, app *vortex.AppRecord) facts {
 func containersOf(v kind.View, app string, requests map[string]request) []client.Container {
 	byID := map[string]client.Container{}
 	for _, e := range kind.Find(v, vortex.Containers, "client_id", app) {
-		byID[e.Value.ID] = container(e.Value)
+		byID[e.Value.ID] = lost(v, container(e.Value))
 	}
 	for _, e := range kind.Find(v, vortex.Instances, "client_id", app) {
 		inst := e.Value
@@ -78,6 +78,17 @@ func container(rec *vortex.ContainerRecord) client.Container {
 		StartedAt: timeOrNull(rec.StartedAt), FinishedAt: timeOrNull(rec.FinishedAt), Release: deref(rec.Release), Image: rec.RepoLink,
 		Driver: rec.Driver, ExitCode: rec.ExitCode, OOMKilled: deref(rec.OOMKilled), Reason: rec.Reason,
 	}
+}
+
+// lost is the instance as it is known when its node is down: nobody can tell whether it still runs.
+func lost(v kind.View, c client.Container) client.Container {
+	live, ok := kind.Lookup(v, vortex.Liveness, c.Node)
+	if !ok || live.Value.State != vortex.LivenessStateDown || c.Status == string(vortex.ContainerStatusDead) {
+		return c
+	}
+	c.Status, c.Health, c.HealthDetail = client.ContainerLost, string(vortex.HealthUnknown), ""
+	c.Reason = "node " + c.Node + " is down"
+	return c
 }
 
 // pending is an instance that no node runs yet, with the reason.

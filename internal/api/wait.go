@@ -26,7 +26,7 @@ func servesAll(app *client.App) (bool, error) {
 // runsNothing is the goal that no instance is left.
 func runsNothing(app *client.App) (bool, error) {
 	for _, c := range app.Containers {
-		if c.Status != string(vortex.ContainerStatusDead) && c.Status != client.ContainerPending {
+		if c.Status != string(vortex.ContainerStatusDead) && c.Status != client.ContainerPending && c.Status != client.ContainerLost {
 			return false, nil
 		}
 	}
@@ -166,8 +166,11 @@ func (s *Server) nextChange(ctx context.Context, watch *kind.Watch, name string,
 var statePrefixes = []string{
 	vortex.Apps.Prefix + ":", vortex.Rollouts.Prefix + ":", vortex.Releases.Prefix + ":", vortex.Containers.Prefix + ":",
 	vortex.Instances.Prefix + ":", vortex.Placements.Prefix + ":", vortex.Metrics.Prefix + ":", vortex.ScaleJobs.Prefix + ":",
+	vortex.Liveness.Prefix + ":",
 }
 
 // concerns reports whether a change of one of these keys may change what is shown of the app of a name, "" being
-// any: every one of them has the app's name in it, ids of instances at their start.
-func concerns(key, name string) bool { return strings.Contains(key, name) }
+// any: every one of them has the app's name in it, ids of instances at their start. A node's liveness concerns all.
+func concerns(key, name string) bool {
+	return strings.Contains(key, name) || strings.HasPrefix(key, vortex.Liveness.Prefix+":")
+}

@@ -38,7 +38,7 @@ func (s style) state(word string) string {
 		return s.busy(word)
 	case "degraded", "suspect", "unknown", "warning", "warn", "reverted":
 		return s.warn(word)
-	case "error", "dead", "unhealthy", "down", "failed", "fail":
+	case "error", "dead", "unhealthy", "down", "lost", "failed", "fail":
 		return s.bad(word)
 	case "stopped", "unchanged", "info":
 		return s.dim(word)

@@ -5,6 +5,8 @@
 // stops placing there. It is Down once its death is confirmed, because nobody else reaches it either, and it has been silent for as long as the
 // least patient app allows; then its instances are replaced, each app's after its own lostAfterSeconds. When more than half of the nodes would be
 // suspect at once the observer itself is at fault, and nothing is changed. A new leader has heard the same beats, and goes on.
+// What a node leaves behind that stays down for a minute is deleted: its containers that run elsewhere by now, and its metrics; and once it was put
+// out of the cluster its own records.
 package nodes
 
 import (
@@ -29,8 +31,10 @@ type Monitor struct {
 	Heartbeats *Heartbeats
 	// SuspectAfter and DownAfter are how long a node that this server never heard is given, since the monitor began; defaults 3 s and 15 s.
 	SuspectAfter, DownAfter time.Duration
-	Events                  Events
-	Log                     *slog.Logger
+	// CollectAfter is how long a node is down before the records that it left behind are deleted; default a minute.
+	CollectAfter time.Duration
+	Events       Events
+	Log          *slog.Logger
 }
 
 const (
@@ -47,6 +51,9 @@ func (m *Monitor) Run(ctx context.Context) error {
 	}
 	if m.DownAfter == 0 {
 		m.DownAfter = defaultDown
+	}
+	if m.CollectAfter == 0 {
+		m.CollectAfter = defaultCollectAfter
 	}
 	watch := m.Writer.Store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Nodes.Prefix + ":"}})
 	defer func() { watch.Close() }()
@@ -95,7 +102,14 @@ func (m *Monitor) pass(ctx context.Context, began time.Time) (again time.Duratio
 			j.grace = min(j.grace, e.Value.Spec.LostAfter())
 		}
 	})
-	return j.again, m.write(ctx, j.transitions(known, records))
+	if err := m.write(ctx, j.transitions(known, records)); err != nil {
+		return j.again, err
+	}
+	again, err = m.collect(ctx, j.now)
+	if again > 0 {
+		j.lookAgain(again)
+	}
+	return j.again, err
 }
 
 // judge is one pass.
