@@ -1039,6 +1039,15 @@ type LivenessRecord struct {
 	SilentSince time.Time     `json:"silent_since,omitzero"` // it has not been heard since then; each app's lostAfterSeconds counts from it
 }
 
+// CordonRecord is a record below vortex:cordon.
+// A node on which nothing new is placed; with drain everything moves away from it. Written by the API for whoever operates the cluster; the id is the node's.
+type CordonRecord struct {
+	Node   string    `json:"node"`
+	Drain  *bool     `json:"drain,omitempty"`
+	Reason string    `json:"reason,omitempty"` // for people
+	Since  time.Time `json:"since"`
+}
+
 // RouterRecord is a record below router.
 // The healthy backends of an app and how requests reach them. Written by the endpoints loop.
 type RouterRecord struct {
@@ -1450,6 +1459,7 @@ var (
 	Instances   = Table[InstanceRecord]{Type: "InstanceRecord", Prefix: "vortex:instance"}
 	Placements  = Table[PlacementRecord]{Type: "PlacementRecord", Prefix: "vortex:placement"}
 	Liveness    = Table[LivenessRecord]{Type: "LivenessRecord", Prefix: "vortex:liveness"}
+	Cordons     = Table[CordonRecord]{Type: "CordonRecord", Prefix: "vortex:cordon"}
 	Routers     = Table[RouterRecord]{Type: "RouterRecord", Prefix: "router"}
 	Containers  = Table[ContainerRecord]{Type: "ContainerRecord", Prefix: "vortex:container"}
 	Nodes       = Table[NodeRecord]{Type: "NodeRecord", Prefix: "vortex:node"}

@@ -299,6 +299,21 @@ func (c *Client) Nodes(ctx context.Context) (NodeList, error) {
 	return get[NodeList](ctx, c, nil, "nodes")
 }
 
+// Cordon lets nothing new be placed on a node.
+func (c *Client) Cordon(ctx context.Context, node string, req CordonRequest) (Node, error) {
+	return post[Node](ctx, c, req, "nodes", node, "cordon")
+}
+
+// Drain lets nothing new be placed on a node and begins to move everything away from it.
+func (c *Client) Drain(ctx context.Context, node string, req CordonRequest) (Node, error) {
+	return post[Node](ctx, c, req, "nodes", node, "drain")
+}
+
+// Uncordon takes a Cordon or Drain back.
+func (c *Client) Uncordon(ctx context.Context, node string) (Node, error) {
+	return post[Node](ctx, c, nil, "nodes", node, "uncordon")
+}
+
 // Events returns the newest events, oldest first.
 func (c *Client) Events(ctx context.Context, opts EventOptions) (EventList, error) {
 	query := url.Values{}

@@ -29,6 +29,13 @@ type Node struct {
 	StartedAt     *time.Time        `json:"started_at"`
 	MaxInstances  uint32            `json:"max_instances,omitempty"`
 	Unschedulable bool              `json:"unschedulable,omitempty"`
+	Cordoned      bool              `json:"cordoned,omitempty"` // nothing new is placed there, because somebody said so
+	CordonReason  string            `json:"cordon_reason,omitempty"`
+}
+
+// CordonRequest is the body of POST /nodes/{node}/cordon and …/drain.
+type CordonRequest struct {
+	Reason string `json:"reason,omitempty"` // for people
 }
 
 // NodeList is the answer to GET /nodes.

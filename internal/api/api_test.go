@@ -477,6 +477,36 @@ func TestStatusFollowsTheRecords(t *testing.T) {
 	}
 }
 
+func TestNodesAreCordonedAndDrained(t *testing.T) {
+	f := apitest.Start(t)
+	f.Node(t, "n9", 1000, 1<<30)
+	ctx := t.Context()
+	check := func(what string, n client.Node, err error, state string, schedulable bool) {
+		t.Helper()
+		if err != nil || n.State != state || n.Schedulable != schedulable || n.Cordoned == schedulable {
+			t.Errorf("%s: %s, schedulable %t, cordoned %t, %v", what, n.State, n.Schedulable, n.Cordoned, err)
+		}
+	}
+	n, err := f.Client.Cordon(ctx, "n9", client.CordonRequest{Reason: "a new disk"})
+	check("cordoned", n, err, "Ready", false)
+	if n.CordonReason != "a new disk" {
+		t.Errorf("the reason is %q", n.CordonReason)
+	}
+	n, err = f.Client.Drain(ctx, "n9", client.CordonRequest{})
+	check("drained", n, err, "Draining", false)
+	n, err = f.Client.Uncordon(ctx, "n9")
+	check("uncordoned", n, err, "Ready", true)
+	n, err = f.Client.Uncordon(ctx, "n9")
+	check("uncordoned again", n, err, "Ready", true)
+	if _, err = f.Client.Drain(ctx, "n8", client.CordonRequest{}); !vortex.IsKind(err, vortex.NotFound) {
+		t.Errorf("a node that does not exist: %v; want NotFound", err)
+	}
+	events, err := f.Client.Events(ctx, client.EventOptions{})
+	if err != nil || events.Total != 3 {
+		t.Errorf("%d events tell of three changes, %v", events.Total, err)
+	}
+}
+
 func TestInstancesOfANodeThatIsDownAreLost(t *testing.T) {
 	f := apitest.Start(t)
 	app := apitest.App("web")

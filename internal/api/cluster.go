@@ -41,6 +41,12 @@ func node(v kind.View, rec *vortex.NodeRecord) client.Node {
 	if live, ok := kind.Lookup(v, vortex.Liveness, rec.ID); ok {
 		n.State, n.Reason, n.StateSince = string(live.Value.State), live.Value.Reason, timeOrNull(live.Value.Since)
 	}
+	if cordon, ok := kind.Lookup(v, vortex.Cordons, rec.ID); ok {
+		n.Schedulable, n.Cordoned, n.CordonReason = false, true, cordon.Value.Reason
+		if deref(cordon.Value.Drain) && n.State == string(vortex.LivenessStateReady) {
+			n.State, n.StateSince = string(vortex.LivenessStateDraining), timeOrNull(cordon.Value.Since)
+		}
+	}
 	for _, p := range kind.Find(v, vortex.Placements, "node", rec.ID) {
 		if over(v, p.ID) {
 			continue

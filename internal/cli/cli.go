@@ -199,7 +199,8 @@ func (a *cli) root() *cobra.Command {
 	add(groupRun, a.upCommand(), a.serverCommand(), a.agentCommand(), a.edgeCommand(), a.applyCommand(), a.diffCommand())
 	add(groupLook, a.appsCommand(), a.statusCommand(), a.psCommand(), a.logsCommand(), a.eventsCommand(), a.nodesCommand(),
 		a.topCommand(), a.metricsCommand(), a.historyCommand(), a.infoCommand(), a.clusterCommand())
-	add(groupAct, a.startCommand(), a.stopCommand(), a.scaleCommand(), a.restartCommand(), a.rollbackCommand(), a.undoCommand(), a.deleteCommand(), a.execCommand())
+	add(groupAct, a.startCommand(), a.stopCommand(), a.scaleCommand(), a.restartCommand(), a.rollbackCommand(), a.undoCommand(), a.deleteCommand(), a.execCommand(),
+		a.drainCommand(), a.cordonCommand(), a.uncordonCommand())
 	add(groupStore, a.imageCommand(), a.kvCommand(), a.snapshotCommand(), a.configCommand())
 	add(groupRest, a.contextCommand(), a.loginCommand(), a.tokenCommand(), a.roleCommand(), a.explainCommand(), a.doctorCommand(), a.versionCommand(), completionCommand())
 	root.SetHelpCommandGroupID(groupRest)

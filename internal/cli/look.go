@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -233,8 +234,8 @@ func (a *cli) showApp(ctx context.Context, c *client.Client, app *client.App) er
 }
 
 func (a *cli) nodesCommand() *cobra.Command {
-	return a.watchFlag(&cobra.Command{
-		Use: "nodes", Aliases: []string{"node"}, Short: "List nodes", Args: none,
+	cmd := a.watchFlag(&cobra.Command{
+		Use: "nodes", Aliases: []string{"node"}, Short: "List nodes, and operate them", Args: knownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -246,6 +247,8 @@ func (a *cli) nodesCommand() *cobra.Command {
 			})
 		},
 	})
+	cmd.AddCommand(a.drainCommand(), a.cordonCommand(), a.uncordonCommand())
+	return cmd
 }
 
 func (a *cli) nodeList(nodes client.NodeList) list[client.Node] {
@@ -254,7 +257,12 @@ func (a *cli) nodeList(nodes client.NodeList) list[client.Node] {
 		empty: "no nodes; start an agent with `vortex up`",
 		columns: []column[client.Node]{
 			{"NAME", false, func(n client.Node) string { return n.Name }},
-			{"STATE", false, func(n client.Node) string { return a.style.state(n.State) }},
+			{"STATE", false, func(n client.Node) string {
+				if n.Cordoned && n.State != string(vortex.LivenessStateDraining) {
+					return a.style.state(n.State) + ", cordoned"
+				}
+				return a.style.state(n.State)
+			}},
 			{"INSTANCES", false, func(n client.Node) string { return strconv.Itoa(n.Instances) }},
 			{"CPU", false, func(n client.Node) string {
 				return fmt.Sprintf("%.1f/%.1f", float64(n.CPUUsed)/1000, float64(n.CPUMillis)/1000)
@@ -266,7 +274,7 @@ func (a *cli) nodeList(nodes client.NodeList) list[client.Node] {
 			{"VERSION", true, func(n client.Node) string { return orDash(n.Version) }},
 			{"LABELS", true, func(n client.Node) string { return orDash(labels(n.Labels)) }},
 			{"AGE", false, func(n client.Node) string { return since(n.StartedAt) }},
-			{"DETAIL", false, func(n client.Node) string { return short(n.Reason, 80) }},
+			{"DETAIL", false, func(n client.Node) string { return short(cmp.Or(n.Reason, n.CordonReason), 80) }},
 		},
 	}
 }

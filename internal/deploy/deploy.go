@@ -47,7 +47,7 @@ func (d *Deployer) Run(ctx context.Context) error {
 		Prefixes: []string{
 			vortex.Apps.Prefix + ":", vortex.ScaleJobs.Prefix + ":", vortex.Containers.Prefix + ":",
 			vortex.Placements.Prefix + ":", vortex.Routers.Prefix + ":", vortex.Edges.Prefix + ":",
-			vortex.Liveness.Prefix + ":", vortex.Settings.Prefix + ":",
+			vortex.Liveness.Prefix + ":", vortex.Settings.Prefix + ":", vortex.Cordons.Prefix + ":",
 		},
 		Log: d.Log,
 	}
@@ -120,9 +120,9 @@ func (d *Deployer) affected(v kind.View, changes loop.Changes, now time.Time) []
 	return out
 }
 
-// forAll reports whether an event may change what any app needs: a node that goes down or comes back, or a setting.
+// forAll reports whether an event may change what any app needs: a node that goes down, comes back or is drained, or a setting.
 func forAll(ev kind.Event) bool {
-	return strings.HasPrefix(ev.Key, vortex.Liveness.Prefix+":") || strings.HasPrefix(ev.Key, vortex.Settings.Prefix+":")
+	return strings.HasPrefix(ev.Key, vortex.Cordons.Prefix+":") || strings.HasPrefix(ev.Key, vortex.Liveness.Prefix+":") || strings.HasPrefix(ev.Key, vortex.Settings.Prefix+":")
 }
 
 // followRouters notes when routers are deleted, and forgets what nobody asks about any more.

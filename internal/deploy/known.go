@@ -18,12 +18,13 @@ type known struct {
 	down     map[string]bool          // nodes that are down
 	silent   map[string]time.Time     // … since when they have not been heard
 	lost     map[string]time.Duration // apps with instances on such nodes -> how long until the first counts as lost
+	drained  map[string]bool          // nodes that are being drained
 	edges    []*vortex.EdgeRecord
 	left     func(app, instance string, router int64) int64 // see Deployer.leave
 }
 
 func read(v kind.View, base settings.Settings) *known {
-	k := &known{v: v, settings: base, down: map[string]bool{}, silent: map[string]time.Time{}, lost: map[string]time.Duration{}}
+	k := &known{v: v, settings: base, down: map[string]bool{}, silent: map[string]time.Time{}, lost: map[string]time.Duration{}, drained: map[string]bool{}}
 	if changed, ok := kind.Lookup(v, vortex.Settings, settings.ID); ok {
 		k.settings = base.With(changed.Value)
 	}
@@ -31,6 +32,9 @@ func read(v kind.View, base settings.Settings) *known {
 		if e.Value.State == vortex.LivenessStateDown {
 			k.down[e.ID], k.silent[e.ID] = true, e.Value.SilentSince
 		}
+	}
+	for _, e := range kind.List(v, vortex.Cordons) {
+		k.drained[e.ID] = e.Value.Drain != nil && *e.Value.Drain
 	}
 	for _, e := range kind.List(v, vortex.Edges) {
 		if !k.down[e.Value.Node] {
@@ -77,10 +81,12 @@ func (k *known) instance(rec vortex.InstanceRecord, app *vortex.AppRecord, now t
 	if e, ok := kind.Lookup(k.v, vortex.Containers, rec.ID); ok {
 		in.Container = e.Value
 		in.Lost = k.gone(e.Value.Node, app, now)
+		in.Leaving = k.drained[e.Value.Node]
 	}
 	if e, ok := kind.Lookup(k.v, vortex.Placements, rec.ID); ok {
 		in.Explain = e.Value.Explain
 		in.Lost = in.Lost || k.gone(e.Value.Node, app, now)
+		in.Leaving = in.Leaving || k.drained[e.Value.Node]
 	}
 	return in
 }

@@ -36,6 +36,7 @@ func (p *Placer) Run(ctx context.Context) error {
 		Store: p.Writer.Store,
 		Prefixes: []string{
 			vortex.Instances.Prefix + ":", vortex.Nodes.Prefix + ":", vortex.Liveness.Prefix + ":", vortex.Containers.Prefix + ":",
+			vortex.Cordons.Prefix + ":",
 		},
 		Log: p.Log,
 	}
@@ -116,11 +117,12 @@ func take(v kind.View) snapshot {
 // node translates a node's record; one that is not known to be ready takes nothing new.
 func node(v kind.View, n *vortex.NodeRecord) *scheduler.Node {
 	live, ok := kind.Lookup(v, vortex.Liveness, n.ID)
+	_, cordoned := kind.Lookup(v, vortex.Cordons, n.ID)
 	out := &scheduler.Node{
 		ID:          n.ID,
 		CPUMillis:   n.CPUMillis,
 		MemoryBytes: n.MemoryBytes,
-		Ready:       ok && live.Value.State == vortex.LivenessStateReady && (n.Unschedulable == nil || !*n.Unschedulable),
+		Ready:       ok && !cordoned && live.Value.State == vortex.LivenessStateReady && (n.Unschedulable == nil || !*n.Unschedulable),
 		Record:      n,
 	}
 	if n.MaxInstances != nil {

@@ -8,11 +8,14 @@ import (
 	"vortex"
 )
 
-// current reports whether an instance is of the release that is to run, or of one that differs in
-// nothing that needs new instances.
-func (p *planner) current(i *Instance) bool {
+// current reports whether an instance may stay: it is of the release that is to run, or of one that differs in
+// nothing that needs new instances, and its node is not being drained.
+func (p *planner) current(i *Instance) bool { return !i.Leaving && !p.outdated(i) }
+
+// outdated reports whether an instance is of a release that differs from the one that is to run.
+func (p *planner) outdated(i *Instance) bool {
 	hash, ok := p.hashes[i.Release]
-	return ok && hash == p.active.Hash
+	return !ok || hash != p.active.Hash
 }
 
 // counts is how many instances of which sort there are.
@@ -43,6 +46,9 @@ func (p *planner) balance() {
 	if surge == 0 && unavailable == 0 {
 		surge = 1
 	}
+	if !p.oldRemain() { // instances only move: another one is up before one goes
+		surge, unavailable = max(surge, 1), 0
+	}
 	c := p.count()
 	desired := int(p.Desired)
 	if p.recreates() {
@@ -65,6 +71,9 @@ func (p *planner) balance() {
 // two instances cannot hold one host port.
 func (p *planner) recreates() bool {
 	spec := &p.active.Spec
+	if !p.oldRemain() {
+		return false
+	}
 	if spec.Rollout != nil && spec.Rollout.Strategy == vortex.RolloutStrategyRecreate {
 		return true
 	}
@@ -74,11 +83,11 @@ func (p *planner) recreates() bool {
 // oldRemain reports whether anything of an older release still runs.
 func (p *planner) oldRemain() bool {
 	return slices.ContainsFunc(p.Instances, func(i Instance) bool {
-		return !p.current(&i) && (!i.gone() || i.alive())
+		return p.outdated(&i) && (!i.gone() || i.alive())
 	})
 }
 
-// drainOld drains instances of older releases: all that do not serve, and at most healthy of those that do.
+// drainOld drains instances of older releases and those whose nodes are drained: all that do not serve, and at most healthy of those that do.
 func (p *planner) drainOld(healthy int) {
 	for i := range p.Instances {
 		in := &p.Instances[i]
@@ -91,7 +100,12 @@ func (p *planner) drainOld(healthy int) {
 			}
 			healthy--
 		}
-		p.want(in, vortex.WantedStateDraining, fmt.Sprintf("replaced by release %d", p.active.Number))
+		if p.outdated(in) {
+			p.want(in, vortex.WantedStateDraining, fmt.Sprintf("replaced by release %d", p.active.Number))
+			continue
+		}
+		p.want(in, vortex.WantedStateDraining, "its node is drained")
+		p.event(vortex.SeverityInfo, "InstanceMoved", in.ID, in.ID+" ends, another one has taken its place: its node is drained")
 	}
 }
 

@@ -34,6 +34,7 @@ type Instance struct {
 	Container *vortex.ContainerRecord // nil before its agent has written one
 	Explain   string                  // why it has no node, when it has none
 	Lost      bool                    // its node is down
+	Leaving   bool                    // its node is being drained
 	Routed    bool                    // some edge may still send to it
 }
 

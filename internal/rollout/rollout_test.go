@@ -91,6 +91,41 @@ func TestFailedStartsAreBackedOffAndGivenUp(t *testing.T) {
 	}
 }
 
+// A node that is drained loses its instances one after the other, each after another one is healthy, also where releases are recreated.
+func TestInstancesLeaveADrainedNodeAfterOthersServe(t *testing.T) {
+	for _, strategy := range []vortex.RolloutStrategy{vortex.RolloutStrategyRolling, vortex.RolloutStrategyRecreate} {
+		app := newApp(0, 1)
+		app.Spec.Rollout.Strategy = strategy
+		w := newWorld(app, 3)
+		w.settle(t)
+		leaving := w.serving()[:2]
+		for _, in := range leaving {
+			in.Leaving = true
+		}
+		for range 100 {
+			w.step()
+			if n := len(w.serving()); n < 3 {
+				t.Fatalf("%s: %d serve while instances move; want 3 at least", strategy, n)
+			}
+			if n := len(w.alive()); n > 4 {
+				t.Fatalf("%s: %d are alive while instances move; want one more than 3 at most", strategy, n)
+			}
+			w.now = w.now.Add(10 * time.Millisecond)
+			w.agents()
+			w.edges()
+		}
+		w.settle(t)
+		for _, in := range leaving {
+			if w.instances[in.ID] != nil {
+				t.Errorf("%s: %s is still on the drained node", strategy, in.ID)
+			}
+		}
+		if w.rollout.Release != 1 || !w.told("InstanceMoved") {
+			t.Errorf("%s: a drain made release %d; told: %t", strategy, w.rollout.Release, w.told("InstanceMoved"))
+		}
+	}
+}
+
 func TestBackoffGrowsToHalfAMinute(t *testing.T) {
 	for failures, want := range map[uint32]time.Duration{0: 0, 1: 0, 2: time.Second, 3: 2 * time.Second, 6: 16 * time.Second, 7: 30 * time.Second, 4_000_000_000: 30 * time.Second} {
 		p := &planner{Input: Input{Now: epoch}, status: vortex.RolloutRecord{Failures: &failures, FailedAt: epoch}}

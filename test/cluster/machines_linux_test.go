@@ -243,3 +243,42 @@ func TestLostMachinesInstancesRunElsewhere(t *testing.T) {
 	}
 	t.Logf("%d instances served again %s after a machine was lost; %d of %d requests through another's edge failed", replicas, took.Round(time.Millisecond), failed, failed+v.answered.Load())
 }
+
+// TestDrainedMachineLosesNoRequest moves everything away from a machine while requests come through both edges, and lets it take part again.
+func TestDrainedMachineLosesNoRequest(t *testing.T) {
+	const replicas = 4
+	m := found(t, 2)
+	m.deploy(replicas)
+	drained := m.Host(2)
+	eventually(t, "both machines have instances", func() bool {
+		on := m.serving()
+		return len(on) == replicas && len(m.serving(drained.Name)) < replicas
+	})
+	first, second := m.visit(m.Host(1)), m.visit(drained)
+	eventually(t, "requests are answered", func() bool { return min(first.answered.Load(), second.answered.Load()) > 100 })
+	began := time.Now()
+	m.cli("node", "drain", drained.Name, "--reason", "a test", "--timeout", patience.String())
+	took := time.Since(began)
+	if n := len(m.serving(drained.Name)); n != replicas {
+		t.Errorf("%d instances serve on the other machine after the drain; want %d", n, replicas)
+	}
+	if _, err := m.try("scale", "hello", strconv.Itoa(replicas+1), "--timeout", patience.String()); err != nil {
+		t.Error(err)
+	}
+	if on := m.serving(m.Host(1).Name); len(on) > 0 {
+		t.Errorf("%d instances were placed on the drained machine", len(on))
+	}
+	m.cli("uncordon", drained.Name)
+	if _, err := m.try("scale", "hello", strconv.Itoa(replicas+3), "--timeout", patience.String()); err != nil {
+		t.Error(err)
+	}
+	if on := m.serving(m.Host(1).Name); len(on) == 0 {
+		t.Error("nothing is placed on the machine that takes part again")
+	}
+	first.stop()
+	second.stop()
+	if n := first.failed.Load() + second.failed.Load(); n > 0 {
+		t.Errorf("%d of %d requests failed", n, n+first.answered.Load()+second.answered.Load())
+	}
+	t.Logf("a machine with half of %d instances was drained in %s; %d requests were answered meanwhile and after", replicas, took.Round(time.Millisecond), first.answered.Load()+second.answered.Load())
+}
