@@ -520,8 +520,10 @@ func TestInstancesOfANodeThatIsDownAreLost(t *testing.T) {
 		state vortex.LivenessState
 		want  string
 	}{
-		{vortex.LivenessStateReady, "Running"}, {vortex.LivenessStateSuspect, "Running"},
-		{vortex.LivenessStateDown, client.ContainerLost}, {vortex.LivenessStateReady, "Running"},
+		{vortex.LivenessStateReady, "Running"},
+		{vortex.LivenessStateSuspect, "Running"},
+		{vortex.LivenessStateDown, client.ContainerLost},
+		{vortex.LivenessStateReady, "Running"},
 	} {
 		apitest.Put(t, f.Store, vortex.Liveness, &vortex.LivenessRecord{Node: "n9", State: step.state, Since: time.Now()}, "n9")
 		a, err := f.Client.Instance(t.Context(), "web-a")

@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,6 +71,74 @@ func refused(t *testing.T, cfg Config) error {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return n.Run(ctx)
+}
+
+// An agent that was let in waits for a server when it starts before any.
+func TestAgentWaitsForAServer(t *testing.T) {
+	server := Config{
+		Data: t.TempDir(), Name: "s1", API: "127.0.0.1:0", Kind: freePort(t), Anonymous: kindrpc.AnonymousOff,
+		Cluster: Cluster{Advertise: "127.0.0.1"},
+	}
+	a, stopServer := run(t, server)
+	token, err := kindAt(t, "https://"+a.Kind, a.Token, a.TLS).CreateJoinToken(t.Context(), vortex.ClusterRoleAgent, time.Hour, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Data: t.TempDir(), Name: "n1", Cluster: Cluster{Worker: true, Join: []string{a.Kind}, Token: token.String()}}
+	_, stopAgent := run(t, cfg)
+	stopAgent()
+	stopServer()
+
+	cfg.NoAgent, cfg.NoEdge = true, true
+	said := &lines{}
+	cfg.Log = slog.New(slog.NewTextHandler(said, nil))
+	ready, ended := make(chan Addresses, 1), make(chan error, 1)
+	cfg.Ready = func(a Addresses) { ready <- a }
+	agent, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { ended <- agent.Run(ctx) }()
+	for !said.has("Waits for a server of the cluster") {
+		select {
+		case err := <-ended:
+			t.Fatalf("the agent ended: %v", err)
+		case <-t.Context().Done():
+			t.Fatal("the agent does not say what it waits for")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	run(t, server)
+	select {
+	case <-ready:
+	case err := <-ended:
+		t.Fatalf("the agent ended: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// lines is a log that can be looked at.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write implements io.Writer.
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
 }
 
 func TestMachinesBecomeACluster(t *testing.T) {

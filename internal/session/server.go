@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -124,7 +125,7 @@ func (s *Server) Hold(stream sessionpb.SessionService_HoldServer) error {
 	case m := <-received:
 		hello = m.GetHello()
 	case err := <-failed:
-		return err
+		return closed(err)
 	case <-time.After(helloLimit):
 	}
 	if hello.GetNode() == "" {
@@ -138,6 +139,14 @@ func (s *Server) Hold(stream sessionpb.SessionService_HoldServer) error {
 	return s.serve(ctx, stream, h, received, failed)
 }
 
+// closed is why the node's side of a stream ended, nil when it was closed in order.
+func closed(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
 // serve passes messages on until the stream ends.
 func (s *Server) serve(ctx context.Context, stream sessionpb.SessionService_HoldServer, h *held, received <-chan *sessionpb.NodeMessage, failed <-chan error) error {
 	alive := time.NewTicker(aliveEvery)
@@ -147,7 +156,7 @@ func (s *Server) serve(ctx context.Context, stream sessionpb.SessionService_Hold
 		case <-ctx.Done():
 			return vortex.Errorf(vortex.Unavailable, "the session ended: %w", context.Cause(ctx))
 		case err := <-failed:
-			return err
+			return closed(err)
 		case m := <-received:
 			s.take(h, m)
 		case m := <-h.out:

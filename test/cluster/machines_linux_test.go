@@ -147,7 +147,7 @@ spec:
   resources: {cpu: 20m, memory: 32Mi}
 scaling: {mode: manual, minReplicas: %d, maxReplicas: %d}
 healthCheck: {protocol: HTTP, path: /health, port: 8080, initialDelaySeconds: 0, periodSeconds: 1}
-`, replicas, replicas)
+`, replicas, 2*replicas)
 	file := filepath.Join(dir, "hello.yaml")
 	if err := os.WriteFile(file, []byte(spec), 0o600); err != nil {
 		m.t.Fatal(err)

@@ -235,7 +235,7 @@ func wrongClock(t *testing.T, spoil func(wrong *Server)) {
 	put := func(s *Server, key string, ttl time.Duration) {
 		t.Helper()
 		req := &kindpb.PutRequest{Key: key, Value: []byte("v"), TtlMs: new(uint64(ttl.Milliseconds()))}
-		if _, err := s.Kind.Put(soon(t), req); err != nil {
+		if _, err := s.Kind.Put(soon(t), req, grpc.WaitForReady(true)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -251,7 +251,7 @@ func wrongClock(t *testing.T, spoil func(wrong *Server)) {
 	}
 	for _, s := range c.Servers {
 		for _, key := range []string{"before", "right", "wrong"} {
-			rec, err := s.Kind.Get(soon(t), &kindpb.GetRequest{Key: key})
+			rec, err := s.Kind.Get(soon(t), &kindpb.GetRequest{Key: key}, grpc.WaitForReady(true))
 			if err != nil {
 				t.Errorf("%s, a record that lives for ten minutes, read through %s: %v", key, s.Host.Name, err)
 				continue
