@@ -247,7 +247,7 @@ func TestLostMachinesInstancesRunElsewhere(t *testing.T) {
 // TestDrainedMachineLosesNoRequest moves everything away from a machine while requests come through both edges, and lets it take part again.
 func TestDrainedMachineLosesNoRequest(t *testing.T) {
 	const replicas = 4
-	m := found(t, 2)
+	m := found(t, 1, 1)
 	m.deploy(replicas)
 	drained := m.Host(2)
 	eventually(t, "both machines have instances", func() bool {
