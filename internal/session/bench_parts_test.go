@@ -129,15 +129,15 @@ func openMonitor(b *testing.B, count int) *monitor {
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	loop := &nodes.Monitor{Writer: kind.Writer{Store: store}, Heartbeats: m.beats, Events: nobody{}, Log: slog.New(slog.DiscardHandler)}
+	w := store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Liveness.Prefix + ":"}}) // before there is anything to see
 	parts.Go(func() { _ = loop.Run(ctx) })
-	parts.Go(func() { m.watch(ctx, store) })
+	parts.Go(func() { m.watch(ctx, store, w) })
 	b.Cleanup(func() { cancel(); parts.Wait() })
 	return m
 }
 
 // watch takes in what the store tells of nodes.
-func (m *monitor) watch(ctx context.Context, store *kind.Store) {
-	w := store.Watch(kind.WatchOptions{Prefixes: []string{vortex.Liveness.Prefix + ":"}})
+func (m *monitor) watch(ctx context.Context, store *kind.Store, w *kind.Watch) {
 	defer w.Close()
 	for {
 		select {
