@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# How fast a node's failure is known, what knowing costs, and Docker Swarm beside it: make bench-cluster.
+# How fast a node's failure is known, what knowing costs, and memberlist and Docker Swarm beside it: make bench-cluster.
 #   LOOPS=4       busy loops per core beside the watchers, in the second half
 #   COUNT=100     failures of each kind
 #   STEADY=1m     how long to look for false suspicions; 30m is what the limit is of
 #   ROUNDS=2      machines to lose of each kind, with Vortex and with Swarm
-#   ONLY=a,b      of detect, steady, cost, nodes, swarm, leader
+#   ONLY=a,b      of detect, peers, steady, cost, nodes, swarm, leader
 #   JSON=path     also writes one JSON object a line
-# `detect` and `steady` have nodes that are processes of this machine and speak over its loopback; `nodes` and `swarm` have the built binary and
+# `detect`, `peers` and `steady` have nodes that are processes of this machine and speak over its loopback; `nodes` and `swarm` have the built binary and
 # dockerd in network namespaces of their own. It needs root: for real-time priority, and for namespaces.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,6 +23,7 @@ wants() { [[ -z ${ONLY:-} || ,$ONLY, == *,$1,* ]]; }
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/pulse" ./internal/heartbeat/pulse/cmd
 go test -c -o "$work/session.test" ./internal/session
 go build -o "$work/cluster" ./bench/cluster
+if wants peers; then go build -modfile=bench/cluster/memberlist.mod -o "$work/memberlist" bench/cluster/memberlist.go; fi
 if wants nodes || wants swarm || wants leader; then
 	make --no-print-directory build
 	go test -c -o "$work/cluster.test" ./test/cluster
@@ -41,7 +42,9 @@ for l in 0 "$loops"; do
 	if wants detect; then
 		for what in Cut Frozen Killed; do run $what -loops "$l" -test.benchtime "${count}x"; done
 	fi
+	if wants peers; then "$work/memberlist" -loops "$l" -count 10 -trial 5s >>"$work/figures"; fi
 done
+if wants peers; then "$work/memberlist" -loops "$loops" -count "$count" -trial 5s -tune >>"$work/figures"; fi
 if wants steady; then run Steady -loops "$loops" -test.benchtime 1x -steady "$steady"; fi
 if wants cost; then run 'Hundred|Thousand' -test.benchtime 1x; fi
 cluster() { # one measurement, with the binary
