@@ -128,7 +128,7 @@ func (e *Election) take(ctx context.Context) ([]byte, kind.Writer, error) {
 }
 
 // free returns the condition under which the lock may be taken: absent, left by our own earlier process or by a server that died, or
-// not renewed for its time to live, which this server has to have seen itself: another's clock, or its own, may be wrong.
+// expired, when this server has seen itself that it was not renewed for as long: its clock may be wrong, or another's.
 func (e *Election) free() (kind.Condition, error) {
 	rec, ok := e.Store.Latest(LockKey)
 	if !ok {
@@ -143,7 +143,7 @@ func (e *Election) free() (kind.Condition, error) {
 	}
 	late := e.Store.Now().Sub(time.UnixMilli(rec.ExpiresAt))
 	switch {
-	case held.ID == e.ID, e.Peers != nil && e.Peers.Dead(held.ID), time.Since(e.since) >= e.TTL, late >= e.TTL:
+	case held.ID == e.ID, e.Peers != nil && e.Peers.Dead(held.ID), late >= 0 && time.Since(e.since) >= e.TTL, late >= e.TTL:
 		return kind.Condition{Key: LockKey, ByRevision: true, Revision: rec.ModRevision, Exact: true}, nil
 	default:
 		return kind.Condition{}, vortex.Errorf(vortex.Conflict, "%s leads", held.ID)
@@ -155,7 +155,8 @@ func (e *Election) free() (kind.Condition, error) {
 func (e *Election) wait(ctx context.Context, watch *kind.Watch, news <-chan struct{}) *kind.Watch {
 	delay := e.Retry
 	if rec, ok := e.Store.Latest(LockKey); ok && rec.ModRevision == e.seen {
-		delay = min(delay, max(time.Until(e.since.Add(e.TTL)), time.Millisecond))
+		expires := time.UnixMilli(rec.ExpiresAt).Sub(e.Store.Now())
+		delay = min(delay, max(expires, time.Until(e.since.Add(e.TTL)), time.Millisecond))
 	}
 	select {
 	case <-ctx.Done():

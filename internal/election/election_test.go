@@ -76,6 +76,31 @@ func lock(t *testing.T, store *kind.Store) vortex.LeaderLock {
 	return *held.Value
 }
 
+// A lock that looks expired, because a clock is wrong, is not taken from a leader that goes on renewing it.
+func TestLockThatIsRenewedIsNotTaken(t *testing.T) {
+	store := kindtest.Open(t)
+	renew := func() {
+		rec := vortex.LeaderLock{ID: "s0", Epoch: 1}
+		if _, err := kind.PutTTL(t.Context(), store, vortex.LeaderLocks, time.Millisecond, &rec, "leader"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	renew()
+	const ttl = 10 * time.Second
+	s1 := compete(t, store, "s1", ttl)
+	ticks := time.NewTicker(100 * time.Millisecond)
+	defer ticks.Stop()
+	for range 20 {
+		renew()
+		select {
+		case <-s1.leads:
+			t.Fatal("the lock was taken from a leader that renews it")
+		case <-ticks.C:
+		}
+	}
+	receive(t, "the lock of a leader that renews no more is taken", s1.leads)
+}
+
 func TestOneLeadsAndRenews(t *testing.T) {
 	store := kindtest.Open(t)
 	a, b := compete(t, store, "a", 300*time.Millisecond), compete(t, store, "b", 300*time.Millisecond)
