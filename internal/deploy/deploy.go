@@ -56,7 +56,7 @@ func (d *Deployer) Run(ctx context.Context) error {
 
 // tick looks at every app that something happened to.
 func (d *Deployer) tick(ctx context.Context, changes loop.Changes) (time.Duration, error) {
-	now := time.Now().UTC().Round(0)
+	now := d.Writer.Store.Now().UTC() // what is written is compared by later leaders, whose clocks may differ
 	var ops []kind.Op
 	var events []vortex.EventRecord
 	var err error

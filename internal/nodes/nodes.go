@@ -92,7 +92,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 func (m *Monitor) pass(ctx context.Context, began time.Time) (again time.Duration, err error) {
 	var known []kind.Entry[vortex.NodeRecord]
 	records := map[string]*vortex.LivenessRecord{}
-	j := judge{Monitor: m, began: began, now: time.Now(), grace: vortex.DefaultLostAfter}
+	j := judge{Monitor: m, began: began, now: time.Now(), agreed: m.Writer.Store.Now(), grace: vortex.DefaultLostAfter}
 	m.Writer.Store.View(func(v kind.View) {
 		known = kind.List(v, vortex.Nodes)
 		for _, e := range kind.List(v, vortex.Liveness) {
@@ -105,7 +105,7 @@ func (m *Monitor) pass(ctx context.Context, began time.Time) (again time.Duratio
 	if err := m.write(ctx, j.transitions(known, records)); err != nil {
 		return j.again, err
 	}
-	again, err = m.collect(ctx, j.now)
+	again, err = m.collect(ctx, j.agreed)
 	if again > 0 {
 		j.lookAgain(again)
 	}
@@ -117,6 +117,7 @@ type judge struct {
 	*Monitor
 
 	began, now time.Time
+	agreed     time.Time     // now, by the time that all servers share: what is written is compared by later leaders
 	grace      time.Duration // the shortest of any app
 	again      time.Duration // until when to look again
 }
@@ -150,7 +151,7 @@ func fails(s vortex.LivenessState) bool {
 
 // state returns what a node's record should say.
 func (j *judge) state(node string, old *vortex.LivenessRecord) vortex.LivenessRecord {
-	rec := vortex.LivenessRecord{Node: node, State: vortex.LivenessStateReady, Since: j.now.UTC()}
+	rec := vortex.LivenessRecord{Node: node, State: vortex.LivenessStateReady, Since: j.agreed.UTC()}
 	seen := j.Heartbeats.look(node)
 	switch seen.state {
 	case alive:
@@ -159,7 +160,7 @@ func (j *judge) state(node string, old *vortex.LivenessRecord) vortex.LivenessRe
 		return j.unheard(rec, old)
 	case silent, confirmed:
 	}
-	rec.State, rec.Reason, rec.SilentSince = vortex.LivenessStateSuspect, seen.reason, seen.since.UTC()
+	rec.State, rec.Reason, rec.SilentSince = vortex.LivenessStateSuspect, seen.reason, j.at(seen.since)
 	if seen.state == confirmed {
 		if left := j.grace - j.now.Sub(seen.since); left > 0 {
 			j.lookAgain(left)
@@ -173,10 +174,13 @@ func (j *judge) state(node string, old *vortex.LivenessRecord) vortex.LivenessRe
 	return rec
 }
 
+// at is a moment of this server's clock by the time that all servers share.
+func (j *judge) at(t time.Time) time.Time { return j.agreed.Add(t.Sub(j.now)).UTC() }
+
 // unheard judges a node that this server has not heard yet: it may not have found us.
 func (j *judge) unheard(rec vortex.LivenessRecord, old *vortex.LivenessRecord) vortex.LivenessRecord {
 	silence := j.now.Sub(j.began)
-	rec.SilentSince = j.began.UTC()
+	rec.SilentSince = j.at(j.began)
 	switch {
 	case silence >= j.DownAfter:
 		rec.State, rec.Reason = vortex.LivenessStateDown, fmt.Sprintf("not heard for %s", j.DownAfter)
