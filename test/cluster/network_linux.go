@@ -88,7 +88,7 @@ func (n *Network) make(hosts int) (err error) {
 	if n.logs == "" {
 		n.logs = filepath.Join(n.dir, "logs")
 	}
-	if err := os.MkdirAll(n.logs, 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(n.dir, 0o755), os.MkdirAll(n.logs, 0o755)); err != nil {
 		return err
 	}
 	if n.hub, err = newNetworkNamespace(); err != nil {
