@@ -223,7 +223,7 @@ func (a *cli) tokenCommand() *cobra.Command {
 			return a.answer(map[string]string{"server": t.server, "token": t.token}, t.token, "%s", t.token)
 		},
 	}
-	cmd.AddCommand(a.tokenCreateCommand(), a.tokenJoinCommand(), a.tokenListCommand(), a.tokenRemoveCommand())
+	cmd.AddCommand(a.tokenCreateCommand(), a.tokenJoinCommand(), a.tokenNewCommand(), a.tokenListCommand(), a.tokenRemoveCommand())
 	a.kindFlag(cmd)
 	return cmd
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strings"
 	"time"
@@ -43,6 +44,20 @@ func (a *cli) tokenJoinCommand() *cobra.Command {
 	cmd.Flags().DurationVar(&ttl, "ttl", ttl, "the token expires after this long")
 	cmd.Flags().Uint32Var(&uses, "uses", uses, "how many machines it is for")
 	return cmd
+}
+
+func (a *cli) tokenNewCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "new", Short: "Make a secret with which servers make a cluster together; it is kept nowhere", Args: none,
+		Long: "Makes a secret for `vortex server --bootstrap`. It asks no server: there is none yet.\n" +
+			"Pass it on by a way that others cannot read: who has it before the cluster is founded can be one of its servers.",
+		Example: "  vortex token new\n  vortex server --bootstrap 3 --join 10.0.0.1,10.0.0.2,10.0.0.3 --token SECRET --advertise 10.0.0.1",
+		RunE: func(*cobra.Command, []string) error {
+			secret := rand.Text()
+			a.note("give it to all servers, each started with\nvortex server --bootstrap N --join HOST,HOST,… --token SECRET --advertise ADDRESS")
+			return a.answer(map[string]string{"secret": secret}, secret, "%s", secret)
+		},
+	}
 }
 
 func machines(n uint32) string {

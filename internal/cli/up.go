@@ -53,9 +53,11 @@ func (a *cli) serverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "server", Short: "Run a server: store, control plane and API, with agent and edge unless switched off",
 		Long: "Runs a server. With --advertise ADDRESS others can join it: it makes a CA and serves its ports with a certificate of it.\n" +
-			"With --join it becomes one more server of a cluster; that needs a token of `vortex token join --role server`, once.",
+			"With --join it becomes one more server of a cluster; that needs a token of `vortex token join --role server`, once.\n" +
+			"With --bootstrap N it makes a cluster with N − 1 others that are started in the same way, in any order; they share a secret of `vortex token new`.",
 		Example: "  vortex server --api 10.0.0.1:7070 --no-agent\n  vortex server --advertise 10.0.0.1\n" +
-			"  vortex server --advertise 10.0.0.2 --join 10.0.0.1 --token TOKEN",
+			"  vortex server --advertise 10.0.0.2 --join 10.0.0.1 --token TOKEN\n" +
+			"  vortex server --advertise 10.0.0.2 --join 10.0.0.1,10.0.0.2,10.0.0.3 --bootstrap 3 --token SECRET",
 		Args: none,
 	}
 	sources := daemonFlags(cmd.Flags())

@@ -82,6 +82,10 @@ type Config struct {
 	Advertise string
 	// Join are host or host:port of servers of the cluster to join, between commas, JoinToken the token for it.
 	Join, JoinToken string
+	// Bootstrap is how many servers make a cluster together: Join are then the hosts of all of them, JoinToken the secret that they share. 0 is none.
+	Bootstrap uint32
+	// Gossip is the address, UDP and TCP, at which the machines of a cluster find each other; "" takes no part.
+	Gossip string
 	// Heartbeat is the UDP address of heartbeats between the machines of a cluster; "" exchanges none.
 	Heartbeat string
 	// ClusterSubnet is the range that the machines of a cluster take their instances' subnets from.
@@ -110,7 +114,7 @@ func Default() Config {
 		MaxKeyBytes: 1024, MaxValueBytes: 3 << 19, MaxTxnOps: 10_000, MaxAnswer: 64 << 20, MaxStreams: 10_000, MaxConnections: 10_000,
 		TLSClientAuth: "optional", KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
 		BackupEvery: time.Hour, BackupKeep: 24, AccessLogPercent: 100, CertificateLifetime: 24 * time.Hour,
-		Heartbeat: ":7947", ClusterSubnet: "10.42.0.0/16",
+		Gossip: ":7946", Heartbeat: ":7947", ClusterSubnet: "10.42.0.0/16",
 		EdgeAcceptProxy: "off", MaxClientConns: 10_000, MinBodyRate: 64, BodyGrace: 10 * time.Second,
 		Settings: settings.Default(),
 	}
@@ -188,6 +192,48 @@ func (c *Config) meshProblems() (problems []error) {
 	}
 	if _, _, err := net.SplitHostPort(c.Heartbeat); c.Heartbeat != "" && err != nil {
 		add("--heartbeat: expected host:port or :port, got %q", c.Heartbeat)
+	}
+	if c.Gossip != "" && !portOf(c.Gossip) {
+		add("--gossip: expected host:port or :port, the same port on every machine, got %q", c.Gossip)
+	}
+	return append(problems, c.bootstrapProblems()...)
+}
+
+// portOf reports whether an address is host:port with a port that others can know.
+func portOf(addr string) bool {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	n, err := parseUint(port, 16)
+	return err == nil && n > 0
+}
+
+// mostFounders bounds how many servers can found a cluster together; more join later.
+const mostFounders = 99
+
+// bootstrapProblems are those of servers that make a cluster together.
+func (c *Config) bootstrapProblems() (problems []error) {
+	add := func(format string, args ...any) {
+		problems = append(problems, vortex.Errorf(vortex.Invalid, format, args...))
+	}
+	switch hosts := len(c.Servers()); {
+	case c.Bootstrap == 0:
+		return nil
+	case c.Worker:
+		add("--bootstrap: it is for servers; an agent joins when the cluster is there")
+	case c.Bootstrap > mostFounders:
+		add("--bootstrap: expected how many servers make the cluster, from 1 to %d, got %d", mostFounders, c.Bootstrap)
+	case hosts == 0:
+		add("--bootstrap: give --join too, with the hosts of all %d servers, the same on each", c.Bootstrap)
+	case hosts > int(c.Bootstrap):
+		add("--bootstrap: --join has %d hosts, but %d servers are to make the cluster; give the hosts of these, and let others join later", hosts, c.Bootstrap)
+	}
+	if c.Bootstrap > 0 && !c.Worker && c.JoinToken == "" {
+		add("--bootstrap: give --token too, the same secret on each server; `vortex token new` makes one")
+	}
+	if c.Bootstrap > 0 && c.Gossip == "" {
+		add("--bootstrap: servers find each other by gossip; give --gossip an address such as :7946")
 	}
 	return problems
 }

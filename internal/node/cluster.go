@@ -31,6 +31,9 @@ type Cluster struct {
 	// Join are host or host:port of servers to join at, Token is what lets this machine in. A machine that was let in needs neither.
 	Join  []string
 	Token string
+	// Bootstrap is how many servers, this one too, make a cluster together: Join are the hosts of all, Token the secret that they share. 0 is
+	// none. A machine that belongs to a cluster does not look at it.
+	Bootstrap int
 	// Lifetime is how long the certificates live that this server signs; default a day.
 	Lifetime time.Duration
 	// Subnet is the range that the machines take their instances' subnets from; invalid leaves each machine to choose its own.
@@ -92,6 +95,9 @@ func (n *Node) enlist(ctx context.Context) error {
 	if err := n.same(holder.Identity()); err != nil {
 		return err
 	}
+	if err := n.resumeFounding(ctx, dir); err != nil {
+		return err
+	}
 	holder.Log = n.component("certificates")
 	holder.Renew = n.renew
 	n.holder = holder
@@ -139,10 +145,19 @@ func (n *Node) enter(ctx context.Context, dir pki.Dir) error {
 	if len(c.Join) == 0 {
 		return n.found(dir)
 	}
+	if c.Bootstrap > 0 {
+		return n.bootstrap(ctx, dir)
+	}
 	if c.Token == "" {
 		return vortex.Errorf(vortex.Invalid, "to join needs a token: give --token TOKEN; `vortex token join%s` on a server's machine makes one", map[bool]string{false: " --role server"}[c.Worker])
 	}
-	req := join.Request{Servers: c.Join, Token: c.Token, Name: n.cfg.Name, Role: vortex.ClusterRoleAgent, Dir: dir}
+	return n.join(ctx, dir, c.Join, c.Token)
+}
+
+// join joins a cluster at some of its servers.
+func (n *Node) join(ctx context.Context, dir pki.Dir, servers []string, token string) error {
+	c := n.cfg.Cluster
+	req := join.Request{Servers: servers, Token: token, Name: n.cfg.Name, Role: vortex.ClusterRoleAgent, Dir: dir}
 	if !c.Worker {
 		req.Role, req.Address, req.Hosts = vortex.ClusterRoleServer, c.address(n.cfg.Kind), c.hosts()[1:]
 	}
@@ -198,10 +213,18 @@ func (*Node) rememberServers(dir pki.Dir, servers []string) error {
 	return dir.Write(serversFile, []byte(strings.Join(servers, "\n")+"\n"))
 }
 
-// servers are the other servers of the cluster, as far as is known: those last seen, then those to join at.
-func (n *Node) servers() (servers []string) {
+// servers are the other servers of the cluster, as far as is known: those last seen, those to join at, then those that gossip tells of.
+func (n *Node) servers() []string { return n.others(append(n.knownServers(), n.gossipServers()...)) }
+
+// knownServers are those without what gossip tells.
+func (n *Node) knownServers() []string {
 	kept, _ := n.holder.Dir().Read(serversFile)
-	for _, s := range append(strings.Fields(string(kept)), n.cfg.Cluster.Join...) {
+	return n.others(append(strings.Fields(string(kept)), n.cfg.Cluster.Join...))
+}
+
+// others are the servers of a list, each once, that are not this one.
+func (n *Node) others(list []string) (servers []string) {
+	for _, s := range list {
 		if s = join.WithPort(s); !slices.Contains(servers, s) {
 			servers = append(servers, s)
 		}
@@ -211,11 +234,11 @@ func (n *Node) servers() (servers []string) {
 
 // afar reports whether the store stands on other servers: on agents, and on servers that joined and have no store of their own.
 func (n *Node) afar() bool {
-	if n.holder == nil || n.cfg.Store != "" {
+	if n.holder == nil || n.cfg.Store != "" || n.founding != nil {
 		return false
 	}
 	_, err := os.Stat(storeDir(n.cfg))
-	return n.cfg.Cluster.Worker || os.IsNotExist(err) && len(n.servers()) > 0
+	return n.cfg.Cluster.Worker || os.IsNotExist(err) && len(n.knownServers()) > 0
 }
 
 // openAfar opens the engine that stands on the cluster's servers.
@@ -227,6 +250,14 @@ func (n *Node) openAfar(ctx context.Context) (engine.Engine, error) {
 		cfg.Hold = held(n.cfg.Name)
 	}
 	eng, err := cfg.Open(ctx)
+	for vortex.IsKind(err, vortex.Unavailable) && ctx.Err() == nil { // gossip may have found others meanwhile
+		if found := n.servers(); slices.Equal(found, cfg.Servers) {
+			break
+		} else {
+			cfg.Servers = found
+		}
+		eng, err = cfg.Open(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -255,6 +286,7 @@ const watchAgain = time.Second
 func (n *Node) startFollowing(context.Context) error {
 	if n.holder != nil {
 		n.parts.start("servers", n.followServers)
+		n.parts.start("servers that gossip tells of", n.followGossip)
 	}
 	return nil
 }
@@ -284,12 +316,7 @@ func (n *Node) takeServers(ctx context.Context) {
 	if err := n.rememberServers(n.holder.Dir(), servers); err != nil {
 		n.log.WarnContext(ctx, "Where the servers are is not kept", "err", err)
 	}
-	if n.followed != nil {
-		n.followed.Use(n.servers())
-	}
-	if n.calls != nil {
-		n.calls.SetServers(n.servers())
-	}
+	n.useServers()
 }
 
 // memberTLS is how the ports of a server of a cluster are protected: with the cluster's certificate, or with the configured one for clients

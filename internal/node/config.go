@@ -29,6 +29,8 @@ type Config struct {
 	API, Kind, Edge string
 	// Heartbeats is the UDP address on which heartbeats are exchanged with other nodes; "" exchanges none.
 	Heartbeats string
+	// Gossip is the address, UDP and TCP, at which the machines of a cluster find each other; "" takes no part. Its port is the same on all.
+	Gossip string
 	// Servers are the addresses of Kind on the cluster's other servers, to which sessions are held, and Dial is how to reach them.
 	Servers []string
 	Dial    []grpc.DialOption
@@ -107,7 +109,7 @@ func (c Config) Validate() error {
 	if c.Data == "" || !filepath.IsAbs(c.Data) {
 		problems = append(problems, vortex.Errorf(vortex.Invalid, "the data directory must be an absolute path, got %q", c.Data))
 	}
-	for name, addr := range map[string]string{"API": c.API, "Kind": c.Kind, "edge": c.Edge, "heartbeats": c.Heartbeats} {
+	for name, addr := range map[string]string{"API": c.API, "Kind": c.Kind, "edge": c.Edge, "heartbeats": c.Heartbeats, "gossip": c.Gossip} {
 		if addr == "" {
 			continue
 		}

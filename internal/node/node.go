@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,8 @@ import (
 	"vortex/internal/api"
 	"vortex/internal/api/kindrpc"
 	"vortex/internal/authz"
+	"vortex/internal/cluster/bootstrap"
+	"vortex/internal/cluster/gossip"
 	clusterimages "vortex/internal/cluster/images"
 	"vortex/internal/cluster/join"
 	"vortex/internal/cluster/pki"
@@ -72,6 +75,13 @@ type Node struct {
 	certificates *certificates  // nil without TLS of its own
 	holder       *pki.Holder    // nil without a cluster
 	followed     *remote.Engine // nil where the store has an engine of its own
+
+	founding *bootstrap.Founding             // nil but while this server founds a cluster
+	finder   atomic.Pointer[gossip.Finder]   // nil without gossip
+	heard    chan struct{}                   // one slot: gossip tells of something new
+	members  atomic.Pointer[map[string]bool] // the servers' names as the store has them; nil while it is away
+	using    sync.Mutex                      // guards used
+	used     []string                        // the servers that store and sessions use
 }
 
 const (
@@ -105,7 +115,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Bridge == "" {
 		cfg.Bridge = bridgeOf(cfg.Data)
 	}
-	return &Node{cfg: cfg, log: cfg.Log, parts: newStack(cfg.Log), beats: &nodes.Heartbeats{}, registry: prometheus.NewRegistry()}, nil
+	return &Node{cfg: cfg, log: cfg.Log, parts: newStack(cfg.Log), beats: &nodes.Heartbeats{}, registry: prometheus.NewRegistry(), heard: make(chan struct{}, 1)}, nil
 }
 
 // defaultData is where a machine's own Vortex keeps its data; it has the bridge that people know.
@@ -126,7 +136,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.parts.stop()
 	boundHeap()
 	for _, step := range []func(context.Context) error{
-		n.readCertificates, n.takeData, n.enlist, n.findToken, n.openStore, n.listenAPI, n.startHeartbeats, n.startFollowing, n.startKind, n.startPresence, n.startControl, n.startAgent, n.startEdge, n.startAPI,
+		n.readCertificates, n.takeData, n.enlist, n.findToken, n.startGossip, n.openStore, n.listenAPI, n.startHeartbeats, n.startFollowing, n.startKind, n.startFounding, n.startPresence, n.startControl, n.startAgent, n.startEdge, n.startAPI,
 	} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {

@@ -63,6 +63,11 @@ var groups = map[string]group{
 		may:      []string{"domain", "wire", "core", "client", "api"},
 		because:  "the API writes what was declared and reads the rest; it shares its types with the client and calls no loop",
 	},
+	"gossip": {
+		packages: []string{"vortex/internal/cluster/gossip", "vortex/internal/cluster/bootstrap"},
+		may:      []string{"domain", "core", "gossip"},
+		because:  "it finds machines: what they are to each other is decided by those who ask it",
+	},
 	"session": {
 		packages: []string{"vortex/internal/session"},
 		may:      []string{"domain", "wire", "core", "kit"},
@@ -85,7 +90,7 @@ var groups = map[string]group{
 	},
 	"node": {
 		packages: []string{"vortex/internal/node"},
-		may:      []string{"domain", "wire", "core", "loop", "kit", "adapter", "session", "api", "client", "config"},
+		may:      []string{"domain", "wire", "core", "loop", "kit", "adapter", "gossip", "session", "api", "client", "config"},
 		because:  "the one place that knows who needs whom; no part may need it",
 	},
 	"cmd": {

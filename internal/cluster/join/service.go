@@ -293,6 +293,17 @@ func Servers(store *kind.Store) (addrs []string) {
 	return addrs
 }
 
+// ServerNames returns the names of the cluster's servers.
+func ServerNames(store *kind.Store) map[string]bool {
+	names := map[string]bool{}
+	for _, e := range kind.All(store, vortex.Identities) {
+		if e.Value.Role == vortex.ClusterRoleServer {
+			names[e.Value.Name] = true
+		}
+	}
+	return names
+}
+
 // Renew implements the wire contract.
 func (s *Service) Renew(ctx context.Context, req *clusterpb.RenewRequest) (resp *clusterpb.RenewResponse, err error) {
 	name := ""
