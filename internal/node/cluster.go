@@ -219,7 +219,11 @@ func (n *Node) servers() []string { return n.others(append(n.knownServers(), n.g
 // knownServers are those without what gossip tells.
 func (n *Node) knownServers() []string {
 	kept, _ := n.holder.Dir().Read(serversFile)
-	return n.others(append(strings.Fields(string(kept)), n.cfg.Cluster.Join...))
+	servers := strings.Fields(string(kept))
+	if n.cfg.Cluster.Bootstrap == 0 { // else this one is among them, by whatever name
+		servers = append(servers, n.cfg.Cluster.Join...)
+	}
+	return n.others(servers)
 }
 
 // others are the servers of a list, each once, that are not this one.
@@ -234,7 +238,7 @@ func (n *Node) others(list []string) (servers []string) {
 
 // afar reports whether the store stands on other servers: on agents, and on servers that joined and have no store of their own.
 func (n *Node) afar() bool {
-	if n.holder == nil || n.cfg.Store != "" || n.founding != nil {
+	if n.holder == nil || n.cfg.Store != "" {
 		return false
 	}
 	_, err := os.Stat(storeDir(n.cfg))
@@ -251,11 +255,11 @@ func (n *Node) openAfar(ctx context.Context) (engine.Engine, error) {
 	}
 	eng, err := cfg.Open(ctx)
 	for vortex.IsKind(err, vortex.Unavailable) && ctx.Err() == nil { // gossip may have found others meanwhile
-		if found := n.servers(); slices.Equal(found, cfg.Servers) {
+		found := n.servers()
+		if slices.Equal(found, cfg.Servers) {
 			break
-		} else {
-			cfg.Servers = found
 		}
+		cfg.Servers = found
 		eng, err = cfg.Open(ctx)
 	}
 	if err != nil {

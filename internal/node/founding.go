@@ -74,9 +74,15 @@ func (n *Node) listenForOthers(ctx context.Context, dir pki.Dir) (*bootstrap.Fou
 
 // resumeFounding goes on founding a cluster of which this server is, when it was restarted before the others had joined.
 func (n *Node) resumeFounding(ctx context.Context, dir pki.Dir) error {
+	if n.founding != nil {
+		return nil
+	}
 	unfinished, err := bootstrap.Unfinished(dir)
-	if err != nil || !unfinished || n.founding != nil {
+	if err != nil {
 		return err
+	}
+	if !unfinished {
+		return bootstrap.Finish(dir) // it may have been ended between joining and that
 	}
 	if n.cfg.Cluster.Bootstrap == 0 {
 		n.log.WarnContext(ctx, "Not all servers have joined since the cluster was founded; start with --bootstrap and its --token to let them, or give them tokens of `vortex token join --role server`")

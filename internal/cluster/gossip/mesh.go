@@ -236,8 +236,10 @@ func refusal(err error) error {
 	case strings.Contains(text, "timeout"), strings.Contains(text, "deadline"):
 		return vortex.Errorf(vortex.Unavailable, "no answer within %s", dialPatience)
 	}
-	text = strings.TrimSpace(text)
-	return vortex.Errorf(vortex.Unavailable, "%s", text[strings.LastIndex(text, ": ")+1:])
+	if at := strings.LastIndex(text, ": "); at >= 0 {
+		text = text[at+2:]
+	}
+	return vortex.Errorf(vortex.Unavailable, "%s", strings.TrimSpace(text))
 }
 
 // Close tells the others that this one leaves, and ends.
