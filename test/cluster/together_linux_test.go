@@ -1,10 +1,8 @@
 package cluster
 
 import (
-	"context"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,13 +10,6 @@ import (
 
 	"vortex/test/harness"
 )
-
-// at runs a command on a host.
-func (m *machines) at(h *Host, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
-	defer cancel()
-	return h.Output(ctx, exec.CommandContext(ctx, m.bin, args...))
-}
 
 // together starts a server that makes a cluster with two others.
 func (m *machines) together(h *Host, secret string) *Process {
@@ -56,7 +47,7 @@ func TestServersStartTogether(t *testing.T) {
 	took := time.Since(last)
 	for _, h := range m.Hosts()[:3] {
 		eventually(t, h.Name+" has what was written", func() bool {
-			out, err := m.at(h, "kv", "get", "together")
+			out, err := m.tryOn(h, "kv", "get", "together")
 			return err == nil && strings.Contains(out, "1")
 		})
 	}
@@ -80,7 +71,7 @@ func TestServersStartTogether(t *testing.T) {
 	}
 	for _, h := range m.Hosts()[:3] {
 		eventually(t, h.Name+" has what was written, after a restart", func() bool {
-			out, err := m.at(h, "kv", "get", "together")
+			out, err := m.tryOn(h, "kv", "get", "together")
 			return err == nil && strings.Contains(out, "1")
 		})
 	}
