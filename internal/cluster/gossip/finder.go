@@ -42,6 +42,8 @@ const (
 	firstMeeting = 250 * time.Millisecond // doubled while nobody was met
 	meetAgain    = 30 * time.Second
 	someSeeds    = 3 // of so many it is enough that one answers
+	insistEvery  = 2 * time.Second
+	insistFor    = time.Minute // the others have missed who is gone long before
 )
 
 // Open takes the port.
@@ -92,18 +94,30 @@ func (f *Finder) Run(ctx context.Context) error {
 	var meetings sync.WaitGroup
 	defer meetings.Wait()
 	met := make(chan struct{}, 1)
-	var told netip.AddrPort
+	var insist <-chan time.Time
+	var until time.Time
+	began, told := time.Now(), netip.AddrPort{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-f.mesh.Changed():
-			if twin := f.mesh.Twin(); twin != nil && twin.Addr != told {
+			twin := f.mesh.Twin()
+			if twin != nil {
+				until = time.Now().Add(insistFor)
+				insist = time.After(insistEvery)
+			}
+			if twin != nil && twin.Addr != told && time.Since(began) > insistFor { // before, it is likely this one, where it was
 				told = twin.Addr
 				f.cfg.Log.WarnContext(ctx, "Another machine has this one's name", "node", f.cfg.Name, "address", twin.Addr.Addr().String())
 			}
 			if f.cfg.Changed != nil {
 				f.cfg.Changed(ctx, f.Addresses())
+			}
+		case <-insist:
+			f.mesh.Insist()
+			if insist = nil; time.Now().Before(until) {
+				insist = time.After(insistEvery)
 			}
 		case <-again.C:
 			f.refresh(ctx)

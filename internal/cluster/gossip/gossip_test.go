@@ -213,14 +213,35 @@ func TestKeysAreReplaced(t *testing.T) {
 }
 
 func TestTwoMachinesOfOneName(t *testing.T) {
-	var log output
-	a := start(t, "a", &log, nil)
+	a := start(t, "a", io.Discard, nil)
 	b := start(t, "b", io.Discard, nil, a.at)
 	eventually(t, "they know each other", func() bool { return a.names() == "b" && b.names() == "a" })
-	start(t, "a", io.Discard, nil, b.at)
-	eventually(t, "the log tells of it", func() bool {
-		return strings.Contains(log.String(), "Another machine has this one's name") || b.mesh.Twin() != nil
+	twin, err := Listen(MeshConfig{ID: "a", Listen: "127.0.0.1:0", Address: loopback, Keys: [][]byte{key(1)}, Label: "c1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer twin.Close()
+	if failed := twin.Meet(t.Context(), []string{b.at}); len(failed) > 0 {
+		t.Fatal(failed)
+	}
+	eventually(t, "it learns of the other", func() bool { return twin.Twin() != nil && twin.Twin().Addr.String() == a.at })
+	if got := b.Addresses(); len(got) != 1 || got[0] != a.at {
+		t.Errorf("b takes %v for a; want the one that was first, %s", got, a.at)
+	}
+}
+
+// TestKilledServersThatMovedAreFound has a machine come back elsewhere that did not say that it leaves.
+func TestKilledServersThatMovedAreFound(t *testing.T) {
+	a := start(t, "a", io.Discard, nil)
+	b := start(t, "b", io.Discard, nil, a.at)
+	eventually(t, "they know each other", func() bool { return a.names() == "b" && b.names() == "a" })
+	a.mesh.once.Do(func() { // it tells nobody
+		if err := a.mesh.list.Shutdown(); err != nil {
+			t.Error(err)
+		}
 	})
+	moved := start(t, "a", io.Discard, nil, b.at)
+	eventually(t, "the new address is known", func() bool { return len(b.Addresses()) == 1 && b.Addresses()[0] == moved.at })
 }
 
 func TestNotesFit(t *testing.T) {

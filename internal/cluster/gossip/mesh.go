@@ -142,11 +142,19 @@ func (m *Mesh) Peers() []Peer {
 	return slices.SortedFunc(maps.Values(m.peers), func(a, b Peer) int { return cmp.Compare(a.ID, b.ID) })
 }
 
-// Twin is another machine that says to be this one, nil when there was none.
+// Twin is another machine that says to be this one, or is said to be, nil when there was none since Insist. It may be this one where it was before.
 func (m *Mesh) Twin() *Peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.twin
+}
+
+// Insist tells the others again of this member: those who knew it elsewhere take the new address once they miss it at the old one.
+func (m *Mesh) Insist() {
+	m.mu.Lock()
+	m.twin = nil
+	m.mu.Unlock()
+	_ = m.list.UpdateNode(notePatience) // as in Tell
 }
 
 // Changed has a value when members or their notes changed since it was read last. It is for one reader.
