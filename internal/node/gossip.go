@@ -41,9 +41,10 @@ func (n *Node) startGossip(ctx context.Context) error {
 }
 
 func (n *Node) openGossip(ctx context.Context) error {
+	kept, _ := n.holder.Dir().Read(peersFile)
 	finder, err := gossip.Open(gossip.Config{
 		Name: n.cfg.Name, Listen: n.cfg.Gossip, Address: n.gossipAddress(ctx), Label: n.holder.Identity().Cluster,
-		Keys: n.gossipKeys, Seeds: n.gossipSeeds, Self: n.gossipSelf, Changed: n.gossipChanged, Log: n.component("gossip"),
+		Keys: n.gossipKeys, Seeds: n.gossipSeeds, Self: n.gossipSelf, Changed: n.gossipChanged, Returns: len(kept) > 0, Log: n.component("gossip"),
 	})
 	if err != nil {
 		return err

@@ -86,10 +86,10 @@ func TestServersThatMovedAreFound(t *testing.T) {
 	}
 	m := &machines{Network: New(t, 4), t: t, bin: bin}
 	serve := func(h *Host) {
-		h.Run(bin, "server", "--data", m.data(m.Host(1)), "--name", "s", "--advertise", h.Addr, "--no-agent", "--no-edge")
+		h.Run(bin, "server", "--data", m.data(m.Host(1)), "--name", "s", "--advertise", h.Addr, "--no-agent", "--no-edge", "--log-level", "debug")
 	}
 	work := func(h *Host, args ...string) {
-		h.Run(bin, append([]string{"agent", "--data", m.data(h), "--name", h.Name, "--no-edge", "--runtime", "sim"}, args...)...)
+		h.Run(bin, append([]string{"agent", "--data", m.data(h), "--name", h.Name, "--no-edge", "--runtime", "sim", "--log-level", "debug"}, args...)...)
 	}
 	// An agent keeps where the servers are as the store says, so that it follows the server there.
 	follows := func(agent, server *Host) bool {
@@ -108,6 +108,7 @@ func TestServersThatMovedAreFound(t *testing.T) {
 			return err == nil
 		})
 	}
+	eventually(t, "both agents are Ready", func() bool { return m.ready() == len(agents) })
 
 	m.Host(1).Kill()
 	began := time.Now()

@@ -6,7 +6,7 @@
 // the new ones as long as it reaches any other machine, and a liar among the members costs others a futile try.
 //
 // What is sent is encrypted with a key that all members share (AES-256-GCM); machines with another key or of another cluster are not
-// heard. It costs a machine about two small datagrams a second, however many members there are, and one exchange of everything in half a minute.
+// heard. It costs a machine about one small datagram a second, however many members there are, and one exchange of everything in half a minute.
 //
 // A Mesh is one process's part in it, with notes that mean nothing to the mesh; a Finder is a Mesh whose notes are Members.
 //

@@ -27,6 +27,8 @@ type Config struct {
 	Seeds func() []string
 	// Self returns what this machine says of itself now.
 	Self func() Member
+	// Returns says that this machine took part before, perhaps at another address: the others have to be told until they miss it there.
+	Returns bool
 	// Changed is called by Run when members changed, with where they are; nil calls nobody.
 	Changed func(ctx context.Context, addresses []string)
 	Log     *slog.Logger
@@ -41,8 +43,9 @@ type Finder struct {
 const (
 	firstMeeting = 250 * time.Millisecond // doubled while nobody was met
 	meetAgain    = 30 * time.Second
-	someSeeds    = 3 // of so many it is enough that one answers
-	insistEvery  = 2 * time.Second
+	someSeeds    = 3               // of so many it is enough that one answers
+	firstInsist  = 2 * time.Second // doubled up to lastInsist
+	lastInsist   = 8 * time.Second
 	insistFor    = time.Minute // the others have missed who is gone long before
 )
 
@@ -94,9 +97,12 @@ func (f *Finder) Run(ctx context.Context) error {
 	var meetings sync.WaitGroup
 	defer meetings.Wait()
 	met := make(chan struct{}, 1)
-	var insist <-chan time.Time
-	var until time.Time
 	began, told := time.Now(), netip.AddrPort{}
+	until, insistence := began, firstInsist
+	if f.cfg.Returns {
+		until = began.Add(insistFor)
+	}
+	insist := time.After(insistence)
 	for {
 		select {
 		case <-ctx.Done():
@@ -104,8 +110,8 @@ func (f *Finder) Run(ctx context.Context) error {
 		case <-f.mesh.Changed():
 			twin := f.mesh.Twin()
 			if twin != nil {
-				until = time.Now().Add(insistFor)
-				insist = time.After(insistEvery)
+				until, insistence = time.Now().Add(insistFor), firstInsist
+				insist = time.After(insistence)
 			}
 			if twin != nil && twin.Addr != told && time.Since(began) > insistFor { // before, it is likely this one, where it was
 				told = twin.Addr
@@ -115,10 +121,12 @@ func (f *Finder) Run(ctx context.Context) error {
 				f.cfg.Changed(ctx, f.Addresses())
 			}
 		case <-insist:
-			f.mesh.Insist()
-			if insist = nil; time.Now().Before(until) {
-				insist = time.After(insistEvery)
+			if time.Now().After(until) {
+				continue
 			}
+			f.mesh.Insist()
+			insistence = min(2*insistence, lastInsist)
+			insist = time.After(insistence)
 		case <-again.C:
 			f.refresh(ctx)
 			meetings.Go(func() { f.meet(ctx); met <- struct{}{} })

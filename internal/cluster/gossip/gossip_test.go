@@ -240,7 +240,7 @@ func TestKilledServersThatMovedAreFound(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	moved := start(t, "a", io.Discard, nil, b.at)
+	moved := start(t, "a", io.Discard, func(c *Config, _ *machine) { c.Returns = true }, b.at)
 	eventually(t, "the new address is known", func() bool { return len(b.Addresses()) == 1 && b.Addresses()[0] == moved.at })
 }
 
