@@ -254,9 +254,9 @@ func (n *Node) openAfar(ctx context.Context) (engine.Engine, error) {
 		cfg.Hold = held(n.cfg.Name)
 	}
 	eng, err := cfg.Open(ctx)
-	for vortex.IsKind(err, vortex.Unavailable) && ctx.Err() == nil { // gossip may have found others meanwhile
+	for began := time.Now(); vortex.IsKind(err, vortex.Unavailable) && ctx.Err() == nil; { // gossip may find others
 		found := n.servers()
-		if slices.Equal(found, cfg.Servers) {
+		if slices.Equal(found, cfg.Servers) && (n.lonely() || time.Since(began) > movePatience) {
 			break
 		}
 		cfg.Servers = found

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -85,11 +86,11 @@ func TestServersThatMovedAreFound(t *testing.T) {
 		t.Skip(err)
 	}
 	m := &machines{Network: New(t, 4), t: t, bin: bin}
-	serve := func(h *Host) {
-		h.Run(bin, "server", "--data", m.data(m.Host(1)), "--name", "s", "--advertise", h.Addr, "--no-agent", "--no-edge", "--log-level", "debug")
+	serve := func(h *Host) *Process {
+		return h.Run(bin, "server", "--data", m.data(m.Host(1)), "--name", "s", "--advertise", h.Addr, "--no-agent", "--no-edge")
 	}
 	work := func(h *Host, args ...string) {
-		h.Run(bin, append([]string{"agent", "--data", m.data(h), "--name", h.Name, "--no-edge", "--runtime", "sim", "--log-level", "debug"}, args...)...)
+		h.Run(bin, append([]string{"agent", "--data", m.data(h), "--name", h.Name, "--no-edge", "--runtime", "sim"}, args...)...)
 	}
 	// An agent keeps where the servers are as the store says, so that it follows the server there.
 	follows := func(agent, server *Host) bool {
@@ -112,14 +113,17 @@ func TestServersThatMovedAreFound(t *testing.T) {
 
 	m.Host(1).Kill()
 	began := time.Now()
-	serve(m.Host(4))
+	server := serve(m.Host(4))
 	for _, h := range agents {
 		eventually(t, h.Name+" follows the server that moved", func() bool { return follows(h, m.Host(4)) })
 	}
 	t.Logf("both agents followed the server %s after it began to start elsewhere", time.Since(began).Round(time.Millisecond))
 
 	m.Host(2).Kill()
-	m.Host(4).Kill()
+	if err := server.Signal(syscall.SIGTERM); err != nil { // it says that it leaves
+		t.Fatal(err)
+	}
+	eventually(t, "the server stops", server.Ended)
 	serve(m.Host(1))
 	eventually(t, "the agent that ran follows the server", func() bool { return follows(m.Host(3), m.Host(1)) })
 	work(m.Host(2))
