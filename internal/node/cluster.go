@@ -254,14 +254,6 @@ func (n *Node) openAfar(ctx context.Context) (engine.Engine, error) {
 		cfg.Hold = held(n.cfg.Name)
 	}
 	eng, err := cfg.Open(ctx)
-	for began := time.Now(); vortex.IsKind(err, vortex.Unavailable) && ctx.Err() == nil; { // gossip may find others
-		found := n.servers()
-		if slices.Equal(found, cfg.Servers) && (n.lonely() || time.Since(began) > movePatience) {
-			break
-		}
-		cfg.Servers = found
-		eng, err = cfg.Open(ctx)
-	}
 	if err != nil {
 		return nil, err
 	}

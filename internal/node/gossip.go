@@ -26,8 +26,6 @@ const (
 	eighths    = 8  // free resources are told in steps, so that they do not change all the time
 	lookAgain  = 5 * time.Second
 	nameLookup = 3 * time.Second
-	// movePatience is how long the first server is waited for when others are there: that it moved is known once they miss it where it was.
-	movePatience = 30 * time.Second
 )
 
 // startGossip takes part in the gossip of the cluster. A server that founds one does so when the others have joined.
@@ -169,12 +167,6 @@ func (n *Node) gossipServers() (servers []string) {
 		}
 	}
 	return servers
-}
-
-// lonely reports whether nobody was met by gossip.
-func (n *Node) lonely() bool {
-	finder := n.finder.Load()
-	return finder == nil || len(finder.Addresses()) == 0
 }
 
 // followGossip keeps up with where gossip says that the servers are.

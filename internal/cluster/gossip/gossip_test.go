@@ -19,7 +19,9 @@ import (
 	"vortex"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode")) // it ends within seconds
+}
 
 const patience = 60 * time.Second
 
