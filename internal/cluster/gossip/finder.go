@@ -97,36 +97,19 @@ func (f *Finder) Run(ctx context.Context) error {
 	var meetings sync.WaitGroup
 	defer meetings.Wait()
 	met := make(chan struct{}, 1)
-	began, told := time.Now(), netip.AddrPort{}
-	until, insistence := began, firstInsist
+	v := &vow{began: time.Now(), pause: firstInsist}
 	if f.cfg.Returns {
-		until = began.Add(insistFor)
+		v.until = v.began.Add(insistFor)
 	}
-	insist := time.After(insistence)
+	v.due = time.After(v.pause)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-f.mesh.Changed():
-			twin := f.mesh.Twin()
-			if twin != nil {
-				until, insistence = time.Now().Add(insistFor), firstInsist
-				insist = time.After(insistence)
-			}
-			if twin != nil && twin.Addr != told && time.Since(began) > insistFor { // before, it is likely this one, where it was
-				told = twin.Addr
-				f.cfg.Log.WarnContext(ctx, "Another machine has this one's name", "node", f.cfg.Name, "address", twin.Addr.Addr().String())
-			}
-			if f.cfg.Changed != nil {
-				f.cfg.Changed(ctx, f.Addresses())
-			}
-		case <-insist:
-			if time.Now().After(until) {
-				continue
-			}
-			f.mesh.Insist()
-			insistence = min(2*insistence, lastInsist)
-			insist = time.After(insistence)
+			f.heard(ctx, v)
+		case <-v.due:
+			f.insist(v)
 		case <-again.C:
 			f.refresh(ctx)
 			meetings.Go(func() { f.meet(ctx); met <- struct{}{} })
@@ -137,6 +120,40 @@ func (f *Finder) Run(ctx context.Context) error {
 			again.Reset(pause/2 + rand.N(pause)) //nolint:gosec // no secret
 		}
 	}
+}
+
+// vow is how this machine insists on its address.
+type vow struct {
+	began, until time.Time
+	pause        time.Duration
+	due          <-chan time.Time
+	told         netip.AddrPort // of whom the log told that it has this one's name
+}
+
+// heard takes in that members changed.
+func (f *Finder) heard(ctx context.Context, v *vow) {
+	if twin := f.mesh.Twin(); twin != nil {
+		v.until, v.pause = time.Now().Add(insistFor), firstInsist
+		v.due = time.After(v.pause)
+		if twin.Addr != v.told && time.Since(v.began) > insistFor { // before, it is likely this one, where it was
+			v.told = twin.Addr
+			f.cfg.Log.WarnContext(ctx, "Another machine has this one's name", "node", f.cfg.Name, "address", twin.Addr.Addr().String())
+		}
+	}
+	if f.cfg.Changed != nil {
+		f.cfg.Changed(ctx, f.Addresses())
+	}
+}
+
+// insist tells the others again where this machine is, as long as they may take it to be elsewhere.
+func (f *Finder) insist(v *vow) {
+	if time.Now().After(v.until) {
+		v.due = nil
+		return
+	}
+	f.mesh.Insist()
+	v.pause = min(2*v.pause, lastInsist)
+	v.due = time.After(v.pause)
 }
 
 // refresh takes in this machine's keys and state as they are now.
