@@ -91,12 +91,12 @@ func TestServersFoundAClusterTogether(t *testing.T) {
 		return has(1, "promise") && has(2, "promise") || has(1, pki.CertFile) || has(2, pki.CertFile)
 	})
 	stopThird() // before it has joined, or just after
-	a := await(first)
+	await(first)
 	await(second)
 	stopFirst()
 	first, _ = launch(t, servers[0])
 	third, _ := launch(t, servers[2])
-	a = await(first)
+	a := await(first)
 	c := await(third)
 	k := kindAt(t, "https://"+c.Kind, a.Token, c.TLS)
 	if _, err := k.Put(t.Context(), "x", []byte("1"), 0); err != nil {

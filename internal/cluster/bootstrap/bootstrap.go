@@ -242,20 +242,21 @@ func (f *Founding) meet(ctx context.Context) map[string]error {
 
 // tell says why the server waits, when that has changed and from time to time.
 func (f *Founding) tell(ctx context.Context, why string, trouble map[string]error) {
+	lines := []string{why}
 	if twin := f.mesh.Twin(); twin != nil {
-		why += fmt.Sprintf("\nthe machine at %s has this one's key: its data directory is a copy; remove it there", twin.Addr.Addr())
+		lines = append(lines, fmt.Sprintf("the machine at %s has this one's key: its data directory is a copy; remove it there", twin.Addr.Addr()))
 	}
 	for _, address := range slices.Sorted(maps.Keys(trouble)) {
+		said := trouble[address].Error()
 		switch err := trouble[address]; {
 		case vortex.IsKind(err, vortex.Unauthenticated):
-			why += "\n" + address + ": it has another secret"
+			said = "it has another secret"
 		case vortex.IsKind(err, vortex.Precondition):
-			why += "\n" + address + ": its cluster has been founded already, or it is none that founds; `vortex token join --role server` makes a token to join with, without --bootstrap"
-		default:
-			why += "\n" + address + ": " + err.Error()
+			said = "its cluster has been founded already, or it is none that founds; `vortex token join --role server` makes a token to join with, without --bootstrap"
 		}
+		lines = append(lines, address+": "+said)
 	}
-	if why == f.told && time.Since(f.at) < tellEvery {
+	if why = strings.Join(lines, "\n"); why == f.told && time.Since(f.at) < tellEvery {
 		return
 	}
 	f.told, f.at = why, time.Now()

@@ -97,6 +97,7 @@ type site struct {
 }
 
 func newSite(t *testing.T, servers int) *site {
+	t.Helper()
 	s := &site{t: t, port: freePort(t)}
 	for i := range servers {
 		s.hosts = append(s.hosts, fmt.Sprintf("127.0.0.%d", i+1))

@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
@@ -38,7 +39,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 
 func key(b byte) []byte { return bytes.Repeat([]byte{b}, keyBytes) }
 
-func hexKey(b byte) string { return fmt.Sprintf("%x", key(b)) }
+func hexKey(b byte) string { return hex.EncodeToString(key(b)) }
 
 // output is a log that can be read while it is written.
 type output struct {

@@ -60,7 +60,7 @@ const keyBytes = 32
 
 // ParseKeys reads the members' keys: hexadecimal, one in a line. The first encrypts, each decrypts.
 func ParseKeys(text []byte) (keys [][]byte, err error) {
-	for _, word := range strings.Fields(string(text)) {
+	for word := range strings.FieldsSeq(string(text)) {
 		key, err := hex.DecodeString(word)
 		if err != nil || len(key) != keyBytes { // not quoted: it is a secret
 			return nil, vortex.Errorf(vortex.Invalid, "expected keys of %d hexadecimal digits, one in a line, got %d characters of another form", 2*keyBytes, len(word))
