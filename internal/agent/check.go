@@ -40,7 +40,8 @@ func (i *instance) check(life context.Context) error {
 		Schedule: health.ScheduleOf(check),
 		Initial:  health.State{Health: i.rec.Health, Detail: i.rec.HealthDetail},
 	}
-	checker.Schedule.InitialDelay = max(0, time.Until(i.rec.StartedAt.Add(checker.Schedule.InitialDelay)))
+	left := time.Until(i.rec.StartedAt.Add(checker.Schedule.InitialDelay))
+	checker.Schedule.InitialDelay = min(max(0, left), checker.Schedule.InitialDelay) // the clock may have been put back since
 	i.agent.work.Go(func() {
 		checker.Run(ctx, func(s health.State) {
 			i.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"vortex"
@@ -214,6 +215,9 @@ func (i *instance) startFailed(err error) {
 
 // explain returns what a user may read of an error.
 func explain(err error) string {
+	if errors.Is(err, syscall.ENOSPC) {
+		return "its node's disk is full: " + syscall.ENOSPC.Error() + "; make room there"
+	}
 	e, ok := errors.AsType[*vortex.Error](err)
 	if !ok || e.Kind == vortex.Internal || e.Msg == "" {
 		return "internal error; the log of its node has the details"
