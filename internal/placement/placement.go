@@ -60,7 +60,10 @@ func (p *Placer) tick(ctx context.Context, changes loop.Changes) (time.Duration,
 	var ops []kind.Op
 	var events []vortex.EventRecord
 	var err error
-	p.Writer.Store.View(func(v kind.View) { ops, events, err = decide(take(v), time.Now().UTC()) })
+	p.Writer.Store.View(func(v kind.View) {
+		now := time.Now().UTC()
+		ops, events, err = decide(take(v, now), now)
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -91,8 +94,21 @@ func over(v kind.View, in *vortex.InstanceRecord) bool {
 	return !ok || c.Value.Status == vortex.ContainerStatusDead
 }
 
+// avoidFor is how long a node on which an instance could not be started is the last choice for its app's next ones: its disk may be full, or
+// it may not get the image.
+const avoidFor = 5 * time.Minute
+
+// failedStart reports whether an instance never served, and was created lately.
+func failedStart(v kind.View, in *vortex.InstanceRecord, now time.Time) bool {
+	if in.Failed == nil || !*in.Failed || now.Sub(in.CreatedAt) > avoidFor {
+		return false
+	}
+	c, ok := kind.Lookup(v, vortex.Containers, in.ID)
+	return ok && c.Value.HealthyAt.IsZero()
+}
+
 // take reads the snapshot; v must stay valid while it is used.
-func take(v kind.View) snapshot {
+func take(v kind.View, now time.Time) snapshot {
 	s := snapshot{instances: kind.List(v, vortex.Instances), placements: map[string]*vortex.PlacementRecord{}}
 	s.request = func(in *vortex.InstanceRecord) scheduler.Request { return request(v, in) }
 	var nodes []*scheduler.Node
@@ -104,7 +120,14 @@ func take(v kind.View) snapshot {
 		s.placements[e.ID] = e.Value
 	}
 	for _, in := range s.instances {
-		if at := s.placements[in.ID]; at != nil && at.Node != "" && !over(v, in.Value) {
+		at := s.placements[in.ID]
+		if at == nil || at.Node == "" {
+			continue
+		}
+		if failedStart(v, in.Value, now) {
+			s.plan.Failed(at.Node, in.Value.ClientID)
+		}
+		if !over(v, in.Value) {
 			s.plan.Occupy(at.Node, s.request(in.Value))
 		}
 	}

@@ -96,3 +96,33 @@ func TestDeadInstanceKeptForItsLogsTakesNoPlace(t *testing.T) {
 	put(t, s, vortex.Containers, "a", container)
 	kindtest.Eventually(t, "b is placed", func() bool { node, _ := placed(s, "b"); return node == "n1" })
 }
+
+// TestFailedStartIsNotRepeatedOnItsNode has an instance that could not be started on the node with the most room, and one of long ago.
+func TestFailedStartIsNotRepeatedOnItsNode(t *testing.T) {
+	s := run(t)
+	putNode(t, s, "n1", vortex.LivenessStateReady)
+	failed := instance("a", vortex.WantedStateRunning)
+	put(t, s, vortex.Instances, "a", failed)
+	kindtest.Eventually(t, "a is placed", func() bool { node, _ := placed(s, "a"); return node == "n1" })
+	put(t, s, vortex.Containers, "a", vortex.ContainerRecord{ID: "a", ClientID: "web", Status: vortex.ContainerStatusDead, Node: "n1"})
+	failed.Wanted, failed.Failed = vortex.WantedStateStopped, new(true)
+	put(t, s, vortex.Instances, "a", failed)
+	putNode(t, s, "n2", vortex.LivenessStateReady)
+	running := instance("b", vortex.WantedStateRunning)
+	running.CPUMillis = new(uint64(10))
+	put(t, s, vortex.Instances, "b", running)
+	kindtest.Eventually(t, "b is placed", func() bool { node, _ := placed(s, "b"); return node != "" })
+	running.ID = "c"
+	put(t, s, vortex.Instances, "c", running)
+	kindtest.Eventually(t, "c is placed", func() bool { node, _ := placed(s, "c"); return node != "" })
+	for _, id := range []string{"b", "c"} {
+		if node, _ := placed(s, id); node != "n2" {
+			t.Errorf("%s is on %s, where an instance could not be started", id, node)
+		}
+	}
+	failed.CreatedAt = time.Now().Add(-time.Hour)
+	put(t, s, vortex.Instances, "a", failed)
+	running.ID = "d"
+	put(t, s, vortex.Instances, "d", running)
+	kindtest.Eventually(t, "what failed long ago counts no more", func() bool { node, _ := placed(s, "d"); return node == "n1" })
+}

@@ -29,6 +29,7 @@ type Node struct {
 	instances           uint64
 	ports               map[uint16]string // host port -> instance that holds it
 	apps                map[string]int    // instances here of each app
+	failed              map[string]int    // those of them that could not be started here
 }
 
 // Request is what one instance asks for.
@@ -51,7 +52,7 @@ type Plan struct {
 func New(nodes []*Node) *Plan {
 	slices.SortFunc(nodes, func(a, b *Node) int { return strings.Compare(a.ID, b.ID) })
 	for _, n := range nodes {
-		n.ports, n.apps = map[uint16]string{}, map[string]int{}
+		n.ports, n.apps, n.failed = map[uint16]string{}, map[string]int{}, map[string]int{}
 	}
 	return &Plan{
 		nodes:   nodes,
@@ -61,10 +62,24 @@ func New(nodes []*Node) *Plan {
 
 // Occupy counts a request as placed on a node, as it was decided earlier.
 func (p *Plan) Occupy(node string, req Request) {
-	i, found := slices.BinarySearchFunc(p.nodes, node, func(n *Node, id string) int { return strings.Compare(n.ID, id) })
-	if found {
-		p.nodes[i].take(req)
+	if n := p.node(node); n != nil {
+		n.take(req)
 	}
+}
+
+// Failed counts an instance of an app that could not be started on a node.
+func (p *Plan) Failed(node, app string) {
+	if n := p.node(node); n != nil {
+		n.failed[app]++
+	}
+}
+
+func (p *Plan) node(id string) *Node {
+	i, found := slices.BinarySearchFunc(p.nodes, id, func(n *Node, id string) int { return strings.Compare(n.ID, id) })
+	if !found {
+		return nil
+	}
+	return p.nodes[i]
 }
 
 func (n *Node) take(req Request) {
@@ -103,8 +118,11 @@ func (p *Plan) rejects(n *Node, req Request) int {
 	return slices.IndexFunc(p.filters, func(f Filter) bool { return !f.Check(n, req) })
 }
 
-// better reports whether a is a better node for req than b: fewer instances of the app, then the tighter fit.
+// better reports whether a is a better node for req than b: fewer failed starts of the app, fewer instances of it, then the tighter fit.
 func better(a, b *Node, req Request) bool {
+	if a.failed[req.App] != b.failed[req.App] {
+		return a.failed[req.App] < b.failed[req.App]
+	}
 	if a.apps[req.App] != b.apps[req.App] {
 		return a.apps[req.App] < b.apps[req.App]
 	}

@@ -58,6 +58,20 @@ func TestInstancesOfAnAppSpreadFirst(t *testing.T) {
 	}
 }
 
+func TestNodeWhereStartsFailedIsTheLastChoice(t *testing.T) {
+	p := scheduler.New([]*scheduler.Node{node("a", 1000, 1000), node("b", 1000, 1000)})
+	p.Failed("a", "web")
+	p.Failed("nowhere", "web") // its node is gone
+	for n, want := range []string{"b", "b", "a"} {
+		if got := place(t, p, request(n, "web", 400, 400)); got != want {
+			t.Errorf("instance %d went to %s; want %s", n, got, want)
+		}
+	}
+	if got := place(t, p, request(0, "other", 100, 100)); got != "b" {
+		t.Errorf("another app's went to %s; want b, which is fuller", got)
+	}
+}
+
 func TestWhyNothingFits(t *testing.T) {
 	constraint, err := vortex.ParseConstraint("node.labels.zone == x")
 	if err != nil {
