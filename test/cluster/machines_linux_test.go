@@ -126,8 +126,15 @@ func (m *machines) serving(except ...string) (on []string) {
 	return on
 }
 
-// deploy runs the sample app with so many instances, its image being built on the server.
+// deploy runs the sample app with so many instances.
 func (m *machines) deploy(replicas int) {
+	m.t.Helper()
+	m.build()
+	m.apply("hello", replicas, "")
+}
+
+// build makes the sample app's image on the server.
+func (m *machines) build() {
 	m.t.Helper()
 	dir := m.Host(1).Data
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "hello"), "./examples/hello")
@@ -136,19 +143,25 @@ func (m *machines) deploy(replicas int) {
 		m.t.Fatalf("build the sample app: %v\n%s", err, out)
 	}
 	m.cli("image", "build", "-t", "hello:latest", filepath.Join(dir, "hello"))
+}
+
+// apply runs an app of the sample's image with so many instances, and more lines of its spec.
+func (m *machines) apply(app string, replicas int, more string) {
+	m.t.Helper()
 	spec := fmt.Sprintf(`
 apiVersion: v1
 kind: App
-metadata: {name: hello}
+metadata: {name: %s}
 spec:
   type: http
   image: hello:latest
   ports: [{containerPort: 8080, protocol: HTTP}]
   resources: {cpu: 20m, memory: 32Mi}
+  %s
 scaling: {mode: manual, minReplicas: %d, maxReplicas: %d}
 healthCheck: {protocol: HTTP, path: /health, port: 8080, initialDelaySeconds: 0, periodSeconds: 1}
-`, replicas, 2*replicas)
-	file := filepath.Join(dir, "hello.yaml")
+`, app, more, replicas, 2*replicas)
+	file := filepath.Join(m.Host(1).Data, app+".yaml")
 	if err := os.WriteFile(file, []byte(spec), 0o600); err != nil {
 		m.t.Fatal(err)
 	}

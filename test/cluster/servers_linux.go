@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
@@ -150,12 +151,19 @@ func (s *Server) connect() (err error) {
 		return nil
 	}
 	transport := &http.Transport{DialContext: s.cluster.Dial}
+	security := insecure.NewCredentials()
+	if s.Run.TLS != (client.TLS{}) {
+		if transport.TLSClientConfig, err = s.Run.TLS.Config(); err != nil {
+			return err
+		}
+		security = credentials.NewTLS(transport.TLSClientConfig.Clone())
+	}
 	s.cluster.tb.Cleanup(transport.CloseIdleConnections)
 	if s.API, err = client.New(client.Options{Server: s.Run.API, Token: s.Run.Token, HTTPClient: &http.Client{Transport: transport}}); err != nil {
 		return err
 	}
 	again := backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}
-	conn, err := grpc.NewClient("passthrough:///"+s.Run.Kind, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient("passthrough:///"+s.Run.Kind, grpc.WithTransportCredentials(security),
 		grpc.WithPerRPCCredentials(bearer(s.Run.Token)), grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: time.Second}),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (conn net.Conn, err error) {
 			return s.cluster.Dial(ctx, "tcp", addr)

@@ -46,6 +46,12 @@ const (
 // write starts writers that stop with the test.
 func (c *Cluster) write(t *testing.T) *writers {
 	t.Helper()
+	return c.writeEvery(t, 5*time.Millisecond)
+}
+
+// writeEvery starts writers, each of which pauses so long after a write: the machine is to have time for the faults.
+func (c *Cluster) writeEvery(t *testing.T, every time.Duration) *writers {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &writers{
 		cluster: c, cancel: cancel, acked: map[string]bool{}, unknown: map[string]bool{}, refused: map[codes.Code]int{},
@@ -59,7 +65,7 @@ func (c *Cluster) write(t *testing.T) *writers {
 					w.one(s, fmt.Sprintf("proof:%s:%d:%d", s.Host.Name, i, n))
 					select {
 					case <-ctx.Done():
-					case <-time.After(5 * time.Millisecond): // the machine is to have time for the faults
+					case <-time.After(every):
 					}
 				}
 			})
