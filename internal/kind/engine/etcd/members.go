@@ -42,6 +42,7 @@ type Status struct {
 	ID, Leader uint64
 	// Cluster is the same for all members of a group, and for no others.
 	Cluster uint64
+	// Learner is set while it does not vote: not yet, or no more.
 	Learner bool
 	// Committed and Applied count entries of the log: what it has heard is final, and what of it is in its database.
 	Committed, Applied uint64
@@ -150,9 +151,15 @@ func wait(ctx context.Context, d time.Duration) {
 // Status tells how far this member is.
 func (g *Group) Status() Status {
 	return Status{
-		ID: uint64(g.server.MemberID()), Leader: g.server.Lead(), Cluster: uint64(g.server.Cluster().ID()), Learner: g.server.IsLearner(),
+		ID: uint64(g.server.MemberID()), Leader: g.server.Lead(), Cluster: uint64(g.server.Cluster().ID()), Learner: g.learner(),
 		Committed: g.server.CommittedIndex(), Applied: g.server.AppliedIndex(), Term: g.server.Term(),
 	}
+}
+
+// learner reports whether this member does not vote. The server itself takes the question for a broken database when the member was removed.
+func (g *Group) learner() bool {
+	me := g.server.Cluster().Member(g.server.MemberID())
+	return me == nil || me.IsLearner
 }
 
 // Members lists the group, confirmed by a quorum of it, in the order of their ids.

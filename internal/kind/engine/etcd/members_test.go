@@ -134,6 +134,9 @@ func TestALoneStoreGrows(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatal("a member that was removed goes on")
 		}
+		if !e.Group().Status().Learner {
+			t.Error("a member that was removed says that it votes")
+		}
 		if _, err := e.Commit(t.Context(), engine.Txn{Writes: []engine.Write{enginetest.Put("a", "1")}}); !vortex.IsKind(err, vortex.Unavailable) {
 			t.Errorf("a write through a member that was removed: %v; want Unavailable", err)
 		}

@@ -40,7 +40,7 @@ const (
 // a quorum, unless force is set.
 func (c Embedded) Recover(ctx context.Context, force bool) (engine.Recovery, error) {
 	data := filepath.Join(c.Dir, memberData)
-	if !wal.Exist(filepath.Join(data, "member", "wal")) {
+	if !c.Kept() {
 		return engine.Recovery{}, vortex.Errorf(vortex.NotFound, "%s holds no data of a member; name the data directory of a server that was one", c.Dir)
 	}
 	if err := c.alone(ctx, data); err != nil && !force {
@@ -79,6 +79,9 @@ func (c Embedded) Recover(ctx context.Context, force bool) (engine.Recovery, err
 	rev, err := e.ReadIndex(ctx)
 	return engine.Recovery{Group: e.Group().Status().Cluster, Revision: rev, Kept: kept}, errors.Join(err, e.Close())
 }
+
+// Kept reports whether there is data of this member from an earlier run.
+func (c Embedded) Kept() bool { return wal.Exist(filepath.Join(c.Dir, memberData, "member", "wal")) }
 
 // PutAside moves the member's data away, so that a store that is opened begins with nothing, and returns where to.
 func (c Embedded) PutAside() (kept string, err error) {

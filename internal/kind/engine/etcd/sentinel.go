@@ -37,7 +37,7 @@ func (s *sentinel) run(ctx context.Context) {
 		changed := server.LeaderChangedNotify()
 		lead := server.Lead()
 		me := uint64(server.MemberID())
-		if lead == 0 || lead == me || server.IsLearner() {
+		if lead == 0 || lead == me || s.group.learner() {
 			select {
 			case <-ctx.Done():
 			case <-server.StoppingNotify():

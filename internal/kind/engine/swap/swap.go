@@ -39,7 +39,8 @@ func New(first engine.Engine) *Engine { return &Engine{current: newLease(first)}
 func newLease(e engine.Engine) *lease { return &lease{engine: e, ended: make(chan struct{})} }
 
 // Replace makes everything that begins from now on use the next engine, and closes the one before once nothing uses it any more.
-// The next engine must have everything that the one before has shown; Replace waits for that until ctx ends, and changes nothing when it fails.
+// The next engine must have everything that the one before has shown; Replace changes nothing when it fails. How the engine before ends is no failure: it may be a
+// member that was removed, and the next one is in use already.
 func (e *Engine) Replace(ctx context.Context, next engine.Engine) error {
 	before := e.take()
 	seen, err := before.engine.ReadIndex(ctx)
@@ -60,7 +61,8 @@ func (e *Engine) Replace(ctx context.Context, next engine.Engine) error {
 	e.mu.Unlock()
 	close(old.ended)
 	old.users.Wait()
-	return old.engine.Close()
+	_ = old.engine.Close()
+	return nil
 }
 
 // follows returns once an engine is at a revision. An engine that cannot say how far it is may be a member that was removed: then the one

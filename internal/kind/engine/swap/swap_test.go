@@ -2,6 +2,7 @@ package swap_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -165,4 +166,23 @@ func TestTheNextEngineMustFollow(t *testing.T) {
 	if _, changes := w.Next(); changes[0] != "a=2" {
 		t.Errorf("the watch goes on with %v", changes)
 	}
+}
+
+// broken is an engine that does not close well.
+type broken struct{ engine.Engine }
+
+func (broken) Close() error { return errors.New("the server stopped") }
+
+// TestTheNextEngineIsInUseHoweverTheOneBeforeEnds replaces an engine whose end fails: who is told of a failure closes the next one.
+func TestTheNextEngineIsInUseHoweverTheOneBeforeEnds(t *testing.T) {
+	a, b := pair(t)
+	s := swap.New(broken{a})
+	enginetest.Commit(t, s, enginetest.Put("a", "1"))
+	if err := s.Replace(t.Context(), kept{b}); err != nil {
+		t.Errorf("replaced, and yet: %v", err)
+	}
+	if s.Current() != engine.Engine(kept{b}) {
+		t.Error("the engine in use is not the next one")
+	}
+	enginetest.Commit(t, s, enginetest.Put("a", "2"))
 }
