@@ -169,10 +169,29 @@ func (c *choice) has(name string) bool {
 	return slices.ContainsFunc(c.voters, named) || slices.ContainsFunc(c.learners, named)
 }
 
-// size is how many members there should be: of the odd numbers that there are servers for, the one that outlives the most further deaths, and the
-// larger of two that outlive as many.
+// size is how many members there should be. A group that has begun to grow goes on while the servers it grows for may come back: on a busy machine
+// a server is silent for a moment now and then.
 func (c *choice) size() int {
-	held := len(c.candidates())
+	size := c.fit(len(c.candidates()))
+	if len(c.voters)+len(c.learners) > size {
+		size = c.fit(c.expected())
+	}
+	return size
+}
+
+// expected counts the servers beside the members that could become some, or could again.
+func (c *choice) expected() (n int) {
+	for _, s := range c.servers {
+		if s.Able && !c.has(s.Name) && (s.Alive || c.now.Sub(s.Since) < c.policy.Grace) {
+			n++
+		}
+	}
+	return n
+}
+
+// fit is the size for so many servers beside the members: of the odd numbers that there are servers for, the one that outlives the most further deaths, and
+// the larger of two that outlive as many.
+func (c *choice) fit(held int) int {
 	for _, m := range c.learners {
 		if !c.lost(m) {
 			held++

@@ -57,7 +57,8 @@ const (
 // Run keeps the group until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
 	l := loop.Loop{
-		Store: k.Writer.Store, Prefixes: []string{vortex.Servers.Prefix + ":", vortex.Liveness.Prefix + ":"}, Log: k.Log,
+		Store: k.Writer.Store, Log: k.Log,
+		Prefixes: []string{vortex.Servers.Prefix + ":", vortex.Liveness.Prefix + ":", vortex.Identities.Prefix + ":"},
 	}
 	return l.Run(ctx, k.tick)
 }
@@ -158,7 +159,7 @@ func (k *Keeper) look(v kind.View, peers []Peer, now time.Time) scene {
 // server translates a server's record. One that no monitor watches is believed to live.
 func (k *Keeper) server(v kind.View, rec *vortex.ServerRecord) Server {
 	s := Server{
-		Name: rec.Name, Able: rec.Peer != "" && rec.Member != vortex.MemberWishNever, Preferred: rec.Member == vortex.MemberWishPreferred,
+		Name: rec.Name, Able: rec.Peer != "" && rec.Member != vortex.MemberWishNever && belongs(v, rec.Name), Preferred: rec.Member == vortex.MemberWishPreferred,
 		Zone: rec.Zone, Free: free(v, rec), Alive: true, Since: rec.StartedAt,
 	}
 	if live, ok := kind.Lookup(v, vortex.Liveness, rec.Name); ok && rec.Name != k.Self {
@@ -168,6 +169,13 @@ func (k *Keeper) server(v kind.View, rec *vortex.ServerRecord) Server {
 		}
 	}
 	return s
+}
+
+// belongs reports whether a server is one of the cluster still. Servers without certificates are known to nobody but themselves.
+func belongs(v kind.View, server string) bool {
+	_, known := kind.Lookup(v, vortex.Identities, server)
+	_, secured := kind.Lookup(v, vortex.Clusters, "self")
+	return known || !secured
 }
 
 // free is the share of a server's machine that no instance there asks for.
