@@ -90,6 +90,8 @@ type Config struct {
 	Heartbeat string
 	// ClusterSubnet is the range that the machines of a cluster take their instances' subnets from.
 	ClusterSubnet string
+	// ClusterMembers is how many servers keep a cluster's store at most: 1, 3 or 5.
+	ClusterMembers uint32
 	// CertificateLifetime is how long the certificates live that this server signs.
 	CertificateLifetime time.Duration
 	// Worker is an agent's process: it has no store of its own. It is no setting: the command says it.
@@ -114,7 +116,7 @@ func Default() Config {
 		MaxKeyBytes: 1024, MaxValueBytes: 3 << 19, MaxTxnOps: 10_000, MaxAnswer: 64 << 20, MaxStreams: 10_000, MaxConnections: 10_000,
 		TLSClientAuth: "optional", KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
 		BackupEvery: time.Hour, BackupKeep: 24, AccessLogPercent: 100, CertificateLifetime: 24 * time.Hour,
-		Gossip: ":7946", Heartbeat: ":7947", ClusterSubnet: "10.42.0.0/16",
+		Gossip: ":7946", Heartbeat: ":7947", ClusterSubnet: "10.42.0.0/16", ClusterMembers: 3,
 		EdgeAcceptProxy: "off", MaxClientConns: 10_000, MinBodyRate: 64, BodyGrace: 10 * time.Second,
 		Settings: settings.Default(),
 	}
@@ -123,7 +125,7 @@ func Default() Config {
 // clustered is Default for a machine of a cluster: others have to reach it, and are known by their certificates.
 func clustered() Config {
 	cfg := Default()
-	cfg.API, cfg.Kind, cfg.KindAnonymous = ":7070", ":50051", "off"
+	cfg.API, cfg.Kind, cfg.EtcdPeer, cfg.KindAnonymous = ":7070", ":50051", ":2380", "off"
 	return cfg
 }
 
@@ -244,6 +246,9 @@ func (c *Config) clusterProblems() (problems []error) {
 	}
 	if c.CertificateLifetime < shortestLife {
 		add("cluster.certificate_lifetime: expected a duration from %s, such as 24h, got %s", shortestLife, c.CertificateLifetime)
+	}
+	if m := c.ClusterMembers; m != 1 && m != 3 && m != 5 {
+		add("cluster.members: expected 1, 3 or 5, got %d", m)
 	}
 	if c.JoinToken != "" && c.Join == "" {
 		add("--token: it is for joining; give --join HOST too, a server of the cluster")

@@ -138,6 +138,7 @@ func TestValidate(t *testing.T) {
 		"token":     {func(c *Config) { c.JoinToken = "t" }, "give --join HOST too"},
 		"advertise": {func(c *Config) { c.Advertise = "h:0" }, `--advertise: expected the host or host:port at which other machines reach this one, got "h:0"`},
 		"lifetime":  {func(c *Config) { c.CertificateLifetime = time.Minute }, "cluster.certificate_lifetime: expected a duration from 2m0s"},
+		"members":   {func(c *Config) { c.ClusterMembers = 2 }, "cluster.members: expected 1, 3 or 5, got 2"},
 		"anonymous": {func(c *Config) { c.KindAnonymous = "limted" }, `did you mean "limited"?`},
 		"runtime":   {func(c *Config) { c.Runtime = "podman" }, "agent.runtime: expected auto, oci, docker, process, sim"},
 		"store":     {func(c *Config) { c.Store = "redis://x" }, "store.url: expected etcd://"},

@@ -103,6 +103,7 @@ func Settings() []Setting {
 		{Key: "cluster.gossip", Flag: "gossip", Usage: "address, TCP and UDP, at which the machines of a cluster find each other, its port the same on all; empty: takes no part", value: text(func(c *Config) *string { return &c.Gossip })},
 		{Key: "cluster.heartbeat", Flag: "heartbeat", Usage: "UDP address of heartbeats between the machines of a cluster; empty: none, and failures are found later", value: text(func(c *Config) *string { return &c.Heartbeat })},
 		{Key: "cluster.subnet", Usage: "range of which every machine of a cluster takes a /24 for its instances", value: text(func(c *Config) *string { return &c.ClusterSubnet })},
+		{Key: "cluster.members", Usage: "how many servers keep a cluster's store at most: 1, 3 or 5", value: number32(func(c *Config) *uint32 { return &c.ClusterMembers })},
 		{Key: "cluster.min_replicas", Usage: "default floor for an app", value: number32(func(c *Config) *uint32 { return &c.Settings.MinReplicas })},
 		{Key: "cluster.max_replicas", Usage: "hard ceiling per app", value: number32(func(c *Config) *uint32 { return &c.Settings.MaxReplicas })},
 		{Key: "cluster.starting_port", Usage: "first port given to apps of TCP and UDP on the edges, and on their node to instances that need one (runtime process)", value: port(func(c *Config) *uint16 { return &c.Settings.StartingPort })},

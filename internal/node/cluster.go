@@ -38,6 +38,8 @@ type Cluster struct {
 	Lifetime time.Duration
 	// Subnet is the range that the machines take their instances' subnets from; invalid leaves each machine to choose its own.
 	Subnet netip.Prefix
+	// Members is how many servers keep the store at most: 1, 3 or 5; default 3.
+	Members int
 	// Worker is a machine that only runs instances and an edge: its store is on the servers.
 	Worker bool
 }
@@ -236,13 +238,12 @@ func (n *Node) others(list []string) (servers []string) {
 	return slices.DeleteFunc(servers, func(s string) bool { return !n.cfg.Cluster.Worker && s == n.cfg.Cluster.address(n.cfg.Kind) })
 }
 
-// afar reports whether the store stands on other servers: on agents, and on servers that joined and have no store of their own.
+// afar reports whether the store stands on other servers when it is opened: on agents, and on servers that joined and are no members.
 func (n *Node) afar() bool {
 	if n.holder == nil || n.cfg.Store != "" {
 		return false
 	}
-	_, err := os.Stat(storeDir(n.cfg))
-	return n.cfg.Cluster.Worker || os.IsNotExist(err) && len(n.knownServers()) > 0
+	return n.cfg.Cluster.Worker || !embeddedStore(n.cfg, nil).Kept() && len(n.knownServers()) > 0
 }
 
 // openAfar opens the engine that stands on the cluster's servers.
@@ -257,7 +258,7 @@ func (n *Node) openAfar(ctx context.Context) (engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.followed = eng
+	n.followed.Store(eng)
 	return eng, nil
 }
 

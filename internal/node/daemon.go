@@ -46,7 +46,7 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 		StoreTLS:  StoreTLS{CA: cfg.StoreCA, Cert: cfg.StoreCert, Key: cfg.StoreKey},
 		Anonymous: kindrpc.Anonymous(cfg.KindAnonymous), Token: cfg.Token,
 		TLS:         TLS{Cert: cfg.TLSCert, Key: cfg.TLSKey, ClientCA: cfg.TLSClientCA, RequireClient: cfg.TLSClientAuth == "required"},
-		Cluster:     Cluster{Advertise: cfg.Advertise, Join: cfg.Servers(), Token: cfg.JoinToken, Bootstrap: int(cfg.Bootstrap), Lifetime: cfg.CertificateLifetime, Worker: cfg.Worker, Subnet: subnetOf(cfg)},
+		Cluster:     Cluster{Advertise: cfg.Advertise, Join: cfg.Servers(), Token: cfg.JoinToken, Bootstrap: int(cfg.Bootstrap), Lifetime: cfg.CertificateLifetime, Worker: cfg.Worker, Subnet: subnetOf(cfg), Members: int(cfg.ClusterMembers)},
 		Heartbeats:  heartbeatsOf(cfg),
 		Gossip:      cfg.Gossip,
 		Limits:      kindrpc.Limits{TxnOps: int(cfg.MaxTxnOps), AnswerBytes: int(cfg.MaxAnswer), Streams: int64(cfg.MaxStreams)},

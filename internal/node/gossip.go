@@ -198,8 +198,8 @@ func (n *Node) useServers() {
 		return
 	}
 	n.used = servers
-	if n.followed != nil {
-		n.followed.Use(servers)
+	if eng := n.followed.Load(); eng != nil {
+		eng.Use(servers)
 	}
 	if n.calls != nil {
 		n.calls.SetServers(servers)

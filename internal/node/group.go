@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"vortex/internal/kind"
 	"vortex/internal/kind/engine"
 	"vortex/internal/kind/engine/etcd"
+	"vortex/internal/kind/engine/swap"
 )
 
 // storeDir is where the embedded engine keeps its data.
@@ -29,8 +31,11 @@ func embeddedStore(cfg Config, log *slog.Logger) etcd.Embedded {
 		return c
 	}
 	host, port, _ := net.SplitHostPort(cfg.EtcdPeer)
+	if host == "" { // the engine wants an address
+		c.PeerAddr = net.JoinHostPort("0.0.0.0", port)
+	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		c.PeerAdvertise = net.JoinHostPort(address(), port)
+		c.PeerAdvertise = net.JoinHostPort(cmp.Or(cfg.Cluster.host(), address()), port)
 	}
 	dir := pki.Dir(filepath.Join(cfg.Data, "pki"))
 	if _, err := os.Stat(dir.Path(pki.CertFile)); err == nil { // a server of a cluster
@@ -53,6 +58,9 @@ func peerURL(cfg Config) string {
 
 // groupOf returns the group that an engine is a member of, nil where it is none that others may join.
 func groupOf(eng engine.Engine, cfg Config) *etcd.Group {
+	if s, ok := eng.(*swap.Engine); ok {
+		eng = s.Current()
+	}
 	e, ok := eng.(*etcd.Engine)
 	if !ok || cfg.EtcdPeer == "" {
 		return nil
@@ -84,8 +92,11 @@ func (p peers) Promote(ctx context.Context, id uint64) error { return p.group.Pr
 // Remove implements consensus.Group.
 func (p peers) Remove(ctx context.Context, id uint64) error { return p.group.Remove(ctx, id) }
 
-// storeLeader is the member that leads the log, in hex.
+// storeLeader is the member that leads the log, in hex; "" where nobody here knows.
 func storeLeader(g *etcd.Group) string {
+	if g == nil {
+		return ""
+	}
 	leader := g.Status().Leader
 	if leader == 0 {
 		return ""
@@ -96,7 +107,8 @@ func storeLeader(g *etcd.Group) string {
 // presence keeps this server's own record.
 type presence struct {
 	store *kind.Store
-	group *etcd.Group
+	group func() *etcd.Group // that this server is a member of now, nil while it is of none
+	peer  string             // the URL at which members reach it
 	rec   vortex.ServerRecord
 	log   *slog.Logger
 }
@@ -145,11 +157,18 @@ func (p *presence) Run(ctx context.Context) error {
 
 // observe brings the record up to date and reports whether it changed.
 func (p *presence) observe(ctx context.Context) (changed bool) {
-	status := p.group.Status()
+	changed = p.reachable()
+	group := p.group()
+	if group == nil {
+		changed = changed || p.rec.CaughtUp != nil || p.rec.Behind != nil
+		p.rec.CaughtUp, p.rec.Behind = nil, nil
+		return changed
+	}
+	status := group.Status()
 	if status.Learner && p.rec.CaughtUp == nil {
 		attempt, cancel := context.WithTimeout(ctx, presenceEvery)
 		defer cancel()
-		if p.group.CaughtUp(attempt) == nil {
+		if group.CaughtUp(attempt) == nil {
 			p.rec.CaughtUp, changed = new(true), true
 		}
 	}
@@ -163,12 +182,26 @@ func (p *presence) observe(ctx context.Context) (changed bool) {
 	return changed
 }
 
+// reachable says where members reach this server: nowhere while it has a vote and not the data that belongs to it, so that the leader puts
+// it out. Nothing else would find out that it keeps no promise any more.
+func (p *presence) reachable() (changed bool) {
+	peer := p.peer
+	if p.group() == nil {
+		if e, err := kind.Get(p.store, vortex.Members, p.rec.Name); err == nil && e.Value.Role == vortex.MemberRoleVoter {
+			peer = ""
+		}
+	}
+	changed = p.rec.Peer != peer
+	p.rec.Peer = peer
+	return changed
+}
+
 // startPresence tells the cluster of this server, where it can be a member.
 func (n *Node) startPresence(context.Context) error {
-	if n.group == nil {
+	if _, ok := n.engine.(*swap.Engine); !ok && n.member() == nil {
 		return nil
 	}
-	p := &presence{store: n.store, group: n.group, rec: n.describe(), log: n.component("presence")}
+	p := &presence{store: n.store, group: n.member, peer: peerURL(n.cfg), rec: n.describe(), log: n.component("presence")}
 	n.parts.start("presence", p.Run)
 	return nil
 }

@@ -24,7 +24,8 @@ import (
 // control is the control plane: the loops that run under the lead.
 type control struct {
 	name     string
-	group    *etcd.Group // nil where nobody keeps it
+	group    func() *etcd.Group // nil where nobody keeps it
+	members  int                // of the group at most
 	store    *kind.Store
 	settings settings.Settings
 	backups  Backups
@@ -51,9 +52,9 @@ func (c *control) lead(ctx context.Context, w kind.Writer) error {
 		},
 		&nodes.Monitor{Writer: w, Heartbeats: c.beats, Events: c.events, Log: component("nodes")},
 	}
-	if c.group != nil {
+	if group := c.group(); group != nil {
 		loops = append(loops, &consensus.Keeper{
-			Writer: w, Group: peers{c.group}, Self: c.name, Events: c.events, Log: component("consensus"),
+			Writer: w, Group: peers{group}, Self: c.name, Policy: consensus.Policy{Most: c.members}, Events: c.events, Log: component("consensus"),
 		})
 	}
 	if c.backups.Dir != "" {

@@ -39,7 +39,7 @@ import (
 	"vortex/internal/event"
 	"vortex/internal/image"
 	"vortex/internal/kind"
-	"vortex/internal/kind/engine/etcd"
+	"vortex/internal/kind/engine"
 	"vortex/internal/kind/engine/remote"
 	"vortex/internal/nodes"
 	"vortex/internal/session"
@@ -55,7 +55,7 @@ type Node struct {
 	parts *stack
 
 	store    *kind.Store
-	group    *etcd.Group // nil where the store has no members that others could join
+	engine   engine.Engine
 	events   *event.Recorder
 	beats    *nodes.Heartbeats
 	registry *prometheus.Registry
@@ -72,9 +72,9 @@ type Node struct {
 	token    string
 	access   *authz.Authority
 
-	certificates *certificates  // nil without TLS of its own
-	holder       *pki.Holder    // nil without a cluster
-	followed     *remote.Engine // nil where the store has an engine of its own
+	certificates *certificates                 // nil without TLS of its own
+	holder       *pki.Holder                   // nil without a cluster
+	followed     atomic.Pointer[remote.Engine] // nil where the store never stood on others
 
 	founding *bootstrap.Founding             // nil but while this server founds a cluster
 	finder   atomic.Pointer[gossip.Finder]   // nil without gossip
@@ -136,7 +136,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.parts.stop()
 	boundHeap()
 	for _, step := range []func(context.Context) error{
-		n.readCertificates, n.takeData, n.enlist, n.findToken, n.startGossip, n.openStore, n.listenAPI, n.startHeartbeats, n.startFollowing, n.startKind, n.startFounding, n.startPresence, n.startControl, n.startAgent, n.startEdge, n.startAPI,
+		n.readCertificates, n.takeData, n.enlist, n.findToken, n.startGossip, n.openStore, n.listenAPI, n.startHeartbeats, n.startFollowing, n.startKind, n.startFounding, n.startPresence, n.startSeat, n.startControl, n.startAgent, n.startEdge, n.startAPI,
 	} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -187,7 +187,7 @@ func (n *Node) openStore(ctx context.Context) error {
 		return err
 	}
 	settleHeap()
-	n.store, n.group = store, groupOf(eng, n.cfg)
+	n.store, n.engine = store, eng
 	n.parts.closer("engine", eng.Close)
 	n.parts.start("store", store.Run)
 	n.events = &event.Recorder{Store: store, Log: n.component("events")}
@@ -238,14 +238,16 @@ func (n *Node) startKind(ctx context.Context) error {
 	return nil
 }
 
-// startControl competes for the lead, under which the control plane's loops run.
+// startControl competes for the lead, under which the control plane's loops run, whenever this server has a vote in the store.
 func (n *Node) startControl(context.Context) error {
 	if n.cfg.Cluster.Worker {
 		return nil
 	}
-	c := &control{name: n.cfg.Name, group: n.group, store: n.store, settings: n.cfg.Settings, backups: n.cfg.Backups, version: n.cfg.Version, beats: n.beats, events: n.events, log: n.log}
+	c := &control{name: n.cfg.Name, group: n.member, members: n.cfg.Cluster.Members, store: n.store, settings: n.cfg.Settings, backups: n.cfg.Backups, version: n.cfg.Version, beats: n.beats, events: n.events, log: n.log}
 	e := &election.Election{Store: n.store, ID: n.cfg.Name, Address: n.addrs.API, Peers: n.beats, Log: n.component("election")}
-	n.parts.start("control plane", func(ctx context.Context) error { return e.Run(ctx, c.lead) })
+	n.parts.start("control plane", func(ctx context.Context) error {
+		return n.whileVoting(ctx, func(ctx context.Context) error { return e.Run(ctx, c.lead) })
+	})
 	return nil
 }
 
@@ -377,9 +379,7 @@ func (n *Node) handler() *api.Server {
 	if n.edge != nil {
 		s.Edge = n.edgeStatus
 	}
-	if n.group != nil {
-		s.StoreLeader = func() string { return storeLeader(n.group) }
-	}
+	s.StoreLeader = func() string { return storeLeader(n.member()) }
 	if n.agent != nil {
 		s.Instances, s.Checker = n.agent, n.agent
 		s.Images, s.Builder = images{n.images}, images{n.images}
