@@ -187,12 +187,15 @@ func TestTwoEdgesHoldALimitTogether(t *testing.T) {
 	}
 	settled := time.Now().Add(2 * window * time.Second)
 	eventually(t, "the limit to be reached and settled", func() bool { return refused.Load() > 0 && time.Now().After(settled) })
-	from, begun := passed.Load(), time.Now()
+	from, begun, asked := passed.Load(), time.Now(), passed.Load()+refused.Load()
 	eventually(t, "two windows", func() bool { return time.Since(begun) >= 2*window*time.Second })
-	rate := float64(passed.Load()-from) / time.Since(begun).Seconds()
-	t.Logf("%.1f requests per second let through, limit %d", rate, perSecond)
-	if rate > perSecond*1.1 || rate < perSecond*0.9 { // a machine with other work does not ask steadily
-		t.Errorf("%.1f requests per second let through by both edges, want %d", rate, perSecond)
+	took := time.Since(begun).Seconds()
+	rate, demand := float64(passed.Load()-from)/took, float64(passed.Load()+refused.Load()-asked)/took
+	t.Logf("%.1f of %.1f requests per second let through, limit %d", rate, demand, perSecond)
+	// How close it comes with steady demand is internal/edge/limit's to prove. Here the machine's other work decides when requests are asked,
+	// so the bounds only tell a limit held together from one that each edge holds by itself (200), or that starves.
+	if want := min(perSecond, demand); rate > perSecond*1.5 || rate < want/3 {
+		t.Errorf("%.1f requests per second let through by both edges, want about %.0f", rate, want)
 	}
 	if n := shared.writes.Load(); n > 100 {
 		t.Errorf("%d reports in seconds", n)
