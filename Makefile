@@ -134,6 +134,10 @@ bench-kind: build ## the state store's figures beside etcd
 bench-edge: build ## the load balancer's figures beside nginx and HAProxy
 	@./bench/edge.sh
 
+.PHONY: bench-idle
+bench-idle: ## 50,000 idle connections beside nginx and HAProxy, in a virtual machine that allows so many
+	@./bench/idle.sh
+
 .PHONY: bench-cluster
 bench-cluster: ## how fast a node's failure is known, and what knowing costs
 	@./bench/cluster.sh

@@ -1341,6 +1341,7 @@ type EdgeLimits struct {
 	ConnectionRequests *uint32  `json:"connectionRequests,omitempty"` // on one connection; default 0, which is any number
 	MinBodyRate        *uint32  `json:"minBodyRate,omitempty"`        // bytes per second that a request's body must come with on average; default 64, 0 is any rate
 	BodyGraceSeconds   *float64 `json:"bodyGraceSeconds,omitempty"`   // from its first bytes on a body may be slower; default 10
+	IdleSeconds        *float64 `json:"idleSeconds,omitempty"`        // a connection on which nothing was asked for so long is closed; default 75
 }
 
 // EdgeListener is what stands in EdgeFile.listeners.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building or testing needs: as root on Debian by itself, elsewhere it says what is missing.
-#   deps.sh build | test | bench
+#   deps.sh build | test | bench | virtual
 # What building needs must be there in the end; without what testing needs, the tests that need it are skipped.
 set -euo pipefail
 
@@ -9,9 +9,10 @@ build=(gcc:gcc libc6-dev:/usr/include/stdlib.h libseccomp-dev:/usr/include/secco
 test=("${build[@]}" docker.io:dockerd iproute2:ip nftables:nft iptables:iptables protobuf-compiler:protoc etcd-server:etcd
 	"postgresql:/usr/lib/postgresql/*/bin/postgres")
 bench=("${test[@]}" runc:runc wrk:wrk nginx:nginx haproxy:haproxy libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so)
+virtual=("${bench[@]}" qemu-system-x86:qemu-system-x86_64 busybox-static:busybox)
 
 PATH=$PATH:/usr/sbin:/sbin
-declare -n wanted=${1:?build, test or bench}
+declare -n wanted=${1:?build, test, bench or virtual}
 
 # missing prints the packages in a list of which nothing is there.
 missing() {

@@ -81,8 +81,8 @@ func start(name string, cores []int, command ...string) (*child, error) {
 	return c, nil
 }
 
-// patience is how long a program may take to start, to answer and to end.
-const patience = 30 * time.Second
+// patience is how long a program may take to start, to answer and to end, on an emulated processor too.
+const patience = 3 * time.Minute
 
 // stop ends the program, in good order where it can.
 func (c *child) stop() {

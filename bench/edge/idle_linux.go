@@ -16,7 +16,6 @@ import (
 const (
 	idleLimit = 8192 // bytes of a connection
 	idleHot   = 16   // routes that the connections have asked before they idle
-	idleRate  = 2000 // requests a second beside them
 	idleAsked = 1000 // routes that those ask for
 	reserve   = 4000 // descriptors that a proxy needs for other things
 )
@@ -77,7 +76,7 @@ func (b *bench) idleAt(ctx context.Context, begin starter, conns int) (err error
 		return err
 	}
 	defer p.stop()
-	if _, err := s.rated(p, idleRate, b.round, s.heads(idleHot)); err != nil { // everything it needs once is there
+	if _, err := s.rated(p, b.idleRate, b.round, s.heads(idleHot)); err != nil { // everything it needs once is there
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
 	before, err := settled(ctx, p, b.settle)
@@ -98,7 +97,7 @@ func (b *bench) idleAt(ctx context.Context, begin starter, conns int) (err error
 	if open := idle.Open(); open != conns {
 		return fmt.Errorf("%s: only %d of %d connections are still open", p.name, open, conns)
 	}
-	result, err := s.rated(p, idleRate, b.round, s.heads(min(idleAsked, s.routes)))
+	result, err := s.rated(p, b.idleRate, b.round, s.heads(min(idleAsked, s.routes)))
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.name, err)
 	}

@@ -79,7 +79,7 @@ func (s *site) rated(p *proxy, rate int, d time.Duration, heads [][]byte) (load.
 	r := load.Rated{Addr: p.addr, Requests: heads, Conns: webConns, Rate: rate, For: d, Cores: s.layout.rest}
 	result, err := r.Run()
 	if err == nil && result.Failed+result.Unsent > 0 {
-		err = fmt.Errorf("%d of %d requests failed and %d were not sent: %w", result.Failed, len(result.Late), result.Unsent, result.Failures)
+		err = errors.Join(fmt.Errorf("%d of %d requests failed and %d were not sent", result.Failed, len(result.Late), result.Unsent), result.Failures)
 	}
 	return result, err
 }

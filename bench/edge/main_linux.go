@@ -46,6 +46,7 @@ type bench struct {
 	sizes
 
 	programs string // where the built programs are
+	idleRate int    // requests a second beside connections that idle
 	report   report.Report
 	out      io.Writer
 }
@@ -54,10 +55,11 @@ type bench struct {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := report.NewFlags("edge", "http, latency, tcp, udp, idle, kind")
 	programs := flags.String("programs", "", "directory of the built programs piped, backend and reverse")
+	rate := flags.Int("idle-rate", 2000, "requests a second beside connections that idle") //nolint:mnd // a default
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	b := &bench{sizes: full, programs: *programs, out: out}
+	b := &bench{sizes: full, programs: *programs, idleRate: *rate, out: out}
 	if flags.Short {
 		b.sizes = brief
 	}

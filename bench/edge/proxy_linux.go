@@ -168,6 +168,9 @@ func stopAll(proxies []*proxy) {
 // limited is how many requests a client may send in 15 seconds, which is the edge's own limit: nobody reaches it, all of them count.
 const limited = 500_000_000
 
+// clientIdle is how long every proxy lets a client's connection idle: longer than anything here takes.
+const clientIdle = time.Hour
+
 // servedBy is a field that every proxy adds to answers, and hidden is one that it takes out of them.
 const (
 	servedBy = "X-Served-By"
@@ -195,6 +198,7 @@ func (b *bench) edge(s *site, port uint16) (*child, error) {
 func (s *site) edgeFile(port uint16) vortex.EdgeFile {
 	f := vortex.EdgeFile{
 		Listeners: []vortex.EdgeListener{{Name: "http", Address: poll.Loopback(port).String()}},
+		Limits:    &vortex.EdgeLimits{IdleSeconds: new(clientIdle.Seconds())},
 		Admin:     "unix:" + filepath.Join(s.dir, fmt.Sprintf("edge-%d.sock", port)),
 	}
 	var backends []vortex.EdgeBackend
@@ -244,7 +248,7 @@ events { worker_connections %[3]d; multi_accept on; }
 http {
 	access_log off;
 	client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi; uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
-	keepalive_timeout 75s;
+	keepalive_timeout %[6]ds;
 	keepalive_requests 1000000000;
 	server_names_hash_max_size 65536;
 	server_names_hash_bucket_size 128;
@@ -257,7 +261,7 @@ http {
 	proxy_set_header X-Forwarded-Proto $scheme;
 	proxy_hide_header %[4]s;
 	add_header %[5]s nginx;
-`, s.dir, s.layout.workers(), maxConnections(), hidden, servedBy)
+`, s.dir, s.layout.workers(), maxConnections(), hidden, servedBy, int(clientIdle.Seconds()))
 	keep := 128 // connections to each pool; it sets them aside at once
 	if s.routes > webRoutes {
 		keep = 4
@@ -294,8 +298,8 @@ func haproxy(s *site, port uint16) (*child, error) {
 defaults
 	mode http
 	timeout connect 2s
-	timeout client 75s
-	timeout http-keep-alive 75s
+	timeout client %ds
+	timeout http-keep-alive %ds
 	timeout server 300s
 	option http-keep-alive
 	option forwardfor
@@ -310,7 +314,7 @@ frontend in
 	http-response del-header %s
 	http-response set-header %s haproxy
 	use_backend %%[req.hdr(host),field(1,:),lower,map(%s)]
-`, s.layout.workers(), maxConnections()/2-1000, s.dir, port, port, limited, hidden, servedBy, mapPath) // it counts two descriptors for a connection
+`, s.layout.workers(), maxConnections()/2-1000, s.dir, port, int(clientIdle.Seconds()), int(clientIdle.Seconds()), port, limited, hidden, servedBy, mapPath) // it counts two descriptors for a connection
 	for i := range s.routes {
 		fmt.Fprintf(&hosts, "%s b%d\n", host(i), i)
 		fmt.Fprintf(&c, "backend b%d\n\tbalance roundrobin\n", i)

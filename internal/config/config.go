@@ -71,6 +71,7 @@ type Config struct {
 	// per second a request's body must come with after BodyGrace. 0 bounds nothing.
 	MaxClientConns, MaxConnRequests, MinBodyRate uint32
 	BodyGrace                                    time.Duration
+	IdleTimeout                                  time.Duration // of a client's HTTP connection between requests
 	// AccessLog is the file of the edge's access log, AccessLogPercent the share of the answers below 500 in it.
 	AccessLog        string
 	AccessLogPercent uint32
@@ -116,7 +117,7 @@ func Default() Config {
 		MaxKeyBytes: 1024, MaxValueBytes: 3 << 19, MaxTxnOps: 10_000, MaxAnswer: 64 << 20, MaxStreams: 10_000, MaxConnections: 10_000,
 		TLSClientAuth: "optional", KindAnonymous: "limited", Runtime: "auto", LogFormat: "text", LogLevel: "info",
 		BackupEvery: time.Hour, BackupKeep: 24, AccessLogPercent: 100, CertificateLifetime: 24 * time.Hour,
-		Gossip: ":7946", Heartbeat: ":7947", ClusterSubnet: "10.42.0.0/16", ClusterMembers: 3,
+		Gossip: ":7946", Heartbeat: ":7947", ClusterSubnet: "10.42.0.0/16", ClusterMembers: 3, IdleTimeout: 75 * time.Second,
 		EdgeAcceptProxy: "off", MaxClientConns: 10_000, MinBodyRate: 64, BodyGrace: 10 * time.Second,
 		Settings: settings.Default(),
 	}
@@ -405,6 +406,9 @@ func (c *Config) limitProblems() (problems []error) {
 		if d.value < 0 {
 			add("%s: expected a duration such as 5s, got %s", d.key, d.value)
 		}
+	}
+	if c.IdleTimeout <= 0 {
+		add("edge.idle_timeout: expected a duration such as 75s, got %s", c.IdleTimeout)
 	}
 	if s.HistoryMax != 0 && s.HistoryMax < s.HistoryCount {
 		add("store.history_max (%d) is less than store.history_count (%d)", s.HistoryMax, s.HistoryCount)

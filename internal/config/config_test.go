@@ -147,6 +147,7 @@ func TestValidate(t *testing.T) {
 		"lone ca":   {func(c *Config) { c.StoreCA = "x" }, "give store.url too"},
 		"accept":    {func(c *Config) { c.EdgeAcceptProxy = "requird" }, `edge.accept_proxy_protocol: expected off, optional, required, got "requird"; did you mean "required"?`},
 		"believed":  {func(c *Config) { c.EdgeAcceptProxy = "optional" }, "edge.accept_proxy_protocol: nobody is believed without edge.trusted"},
+		"idle":      {func(c *Config) { c.IdleTimeout = 0 }, "edge.idle_timeout: expected a duration such as 75s, got 0s"},
 		"grace":     {func(c *Config) { c.BodyGrace = -time.Second }, "edge.body_grace: expected a duration such as 5s, got -1s"},
 		"every":     {func(c *Config) { c.BackupEvery = time.Millisecond }, "backup.every: expected a duration from 1s"},
 		"keep":      {func(c *Config) { c.BackupKeep = 0 }, "backup.keep: expected a number from 1"},

@@ -86,6 +86,7 @@ func Settings() []Setting {
 		{Key: "edge.max_connection_requests", Usage: "requests on one HTTP connection; 0: no limit", value: number32(func(c *Config) *uint32 { return &c.MaxConnRequests })},
 		{Key: "edge.min_body_rate", Usage: "bytes per second that a request's body must come with on average; 0: any rate", value: number32(func(c *Config) *uint32 { return &c.MinBodyRate })},
 		{Key: "edge.body_grace", Usage: "a request's body may be slower for this long", value: duration(func(c *Config) *time.Duration { return &c.BodyGrace })},
+		{Key: "edge.idle_timeout", Usage: "a client's HTTP connection is closed when nothing was asked on it for this long", value: duration(func(c *Config) *time.Duration { return &c.IdleTimeout })},
 		{Key: "edge.access_log", Flag: "access-log", Usage: "file that gets a line of JSON for each request of the edge; - is standard output; empty: none", value: text(func(c *Config) *string { return &c.AccessLog })},
 		{Key: "edge.access_log_percent", Usage: "share of the answers below 500 that the access log has; all others are in it", value: number32(func(c *Config) *uint32 { return &c.AccessLogPercent })},
 		{Key: "edge.enabled", Flag: "no-edge", Usage: "run no edge", Switch: true, negated: true, value: toggle(func(c *Config) *bool { return &c.NoEdge })},

@@ -15,11 +15,12 @@ const (
 	DefaultClientConnections = http1.DefaultMaxClientConns
 	DefaultMinBodyRate       = http1.DefaultMinBodyRate
 	DefaultBodyGrace         = http1.DefaultBodyGrace
+	DefaultIdleTimeout       = http1.DefaultIdleTimeout
 )
 
-// ClientLimitsOf returns limits as users write them: 0 bounds nothing, and is no grace.
-func ClientLimitsOf(connections, requests, bodyRate uint32, grace time.Duration) ClientLimits {
-	l := ClientLimits{MaxClientConns: int(connections), MaxRequests: int(requests), MinBodyRate: int64(bodyRate), BodyGrace: grace}
+// ClientLimitsOf returns limits as users write them: 0 bounds nothing, and is no grace. Connections idle for a time above 0.
+func ClientLimitsOf(connections, requests, bodyRate uint32, grace, idle time.Duration) ClientLimits {
+	l := ClientLimits{MaxClientConns: int(connections), MaxRequests: int(requests), MinBodyRate: int64(bodyRate), BodyGrace: grace, IdleTimeout: idle}
 	if connections == 0 {
 		l.MaxClientConns = -1
 	}

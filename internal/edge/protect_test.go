@@ -249,6 +249,30 @@ func TestRequestsOfOneConnectionAreBounded(t *testing.T) {
 	}
 }
 
+// TestIdleConnectionsEnd asks once and then nothing, with the limit that the edge started with and with one that was set later.
+func TestIdleConnectionsEnd(t *testing.T) {
+	t.Parallel()
+	const short = 50 * time.Millisecond
+	h := start(t, func(c *edge.Config) { c.ClientLimits.IdleTimeout = short })
+	h.apply(t, router("web", newBackend(t, "w", named("w"))))
+	ended := func() bool {
+		conn := h.dial(t)
+		r := bufio.NewReader(conn)
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if got := read(t, r, "GET"); got.status != 200 {
+			t.Fatalf("got %+v", got)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(10 * short))
+		_, err := r.ReadByte()
+		return err == io.EOF // bare
+	}
+	eventually(t, "the connection to end", ended)
+	h.edge.SetClientLimits(edge.ClientLimits{IdleTimeout: time.Hour})
+	if ended() {
+		t.Error("the connection ends long before its new time")
+	}
+}
+
 // TestTrickledBodiesAreCut sends a body that never stops, and comes too slowly.
 func TestTrickledBodiesAreCut(t *testing.T) {
 	t.Parallel()

@@ -54,7 +54,7 @@ func (d Daemon) Run(ctx context.Context, cfg config.Config, ready func(client.Ru
 		Backups: Backups{Dir: cfg.BackupDir, Every: cfg.BackupEvery, Keep: int(cfg.BackupKeep), Ship: !cfg.NoBackupLog},
 		Runtime: cfg.Runtime, DockerHost: cfg.DockerHost,
 		Trusted: trusted, AcceptProxy: edge.AcceptanceOf(cfg.EdgeAcceptProxy),
-		ClientLimits: edge.ClientLimitsOf(cfg.MaxClientConns, cfg.MaxConnRequests, cfg.MinBodyRate, cfg.BodyGrace),
+		ClientLimits: edge.ClientLimitsOf(cfg.MaxClientConns, cfg.MaxConnRequests, cfg.MinBodyRate, cfg.BodyGrace, cfg.IdleTimeout),
 		AccessLog:    accesslog.Config{Path: cfg.AccessLog, Sample: share(cfg.AccessLogPercent)},
 		NoAgent:      cfg.NoAgent, NoEdge: cfg.NoEdge, Remove: cfg.Rm,
 		Settings: cfg.Settings, Version: d.Version, Commit: d.Commit, Log: log,

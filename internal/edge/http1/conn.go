@@ -202,7 +202,7 @@ func (c *conn) awaitFirstByte() error {
 func (c *conn) setIdleDeadline() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	idle := c.srv.IdleTimeout
+	idle := c.srv.limits.Load().IdleTimeout
 	if c.ending() {
 		idle = freshGrace
 	}

@@ -53,7 +53,7 @@ type client struct {
 // rest waits for a request.
 func (c *client) rest() {
 	c.begun = false
-	idle := c.lane.srv.IdleTimeout
+	idle := c.lane.srv.limits.Load().IdleTimeout
 	if c.lane.ending(c.listener) {
 		idle = freshGrace
 	}

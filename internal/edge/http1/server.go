@@ -65,7 +65,6 @@ type Config struct {
 	Why     string         // the command that tells them why no backend does; "" is about apps
 
 	HeaderTimeout   time.Duration // from a head's first byte to its last
-	IdleTimeout     time.Duration // of a client connection between requests
 	BodyTimeout     time.Duration // without progress on a request's body, or on a client taking its response
 	ConnectTimeout  time.Duration // to a backend
 	ResponseTimeout time.Duration // from a request's end to its response's head
@@ -84,12 +83,14 @@ type Limits struct {
 	BodyGrace      time.Duration // from its first bytes on it may be slower; negative is not at all
 	MaxClientConns int           // connections that one client address may have open; negative is any number
 	MaxRequests    int           // on one client connection; 0 is any number
+	IdleTimeout    time.Duration // of a client connection between requests; it is what holds when the wait begins
 }
 
 func (l *Limits) setDefaults() {
 	setDefault(&l.MinBodyRate, DefaultMinBodyRate)
 	setDefault(&l.BodyGrace, DefaultBodyGrace)
 	setDefault(&l.MaxClientConns, DefaultMaxClientConns)
+	setDefault(&l.IdleTimeout, DefaultIdleTimeout)
 }
 
 // SetLimits changes the limits for every request and connection from now on.
@@ -104,7 +105,6 @@ func (c *Config) setDefaults() {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	setDefault(&c.HeaderTimeout, DefaultHeaderTimeout)
-	setDefault(&c.IdleTimeout, DefaultIdleTimeout)
 	setDefault(&c.BodyTimeout, DefaultBodyTimeout)
 	setDefault(&c.ConnectTimeout, DefaultConnectTimeout)
 	setDefault(&c.ResponseTimeout, DefaultResponseTimeout)

@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 		ID: "piped", Listen: strings.Split(*listen, ","), Limit: limit.Config{Limit: *rate, Window: *window},
 		Log: logger(*verbose), Accepting: p.accepting,
 	}
-	config.HTTP.IdleTimeout = *idle
+	config.ClientLimits.IdleTimeout = *idle
 	if *profile != "" {
 		go serveProfiles(*profile)
 	}

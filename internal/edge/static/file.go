@@ -108,7 +108,7 @@ func (f *File) shutdownTimeout() time.Duration { return orSeconds(f.ShutdownSeco
 func (f *File) clientLimits() edge.ClientLimits {
 	l := cmp.Or(f.Limits, &vortex.EdgeLimits{})
 	return edge.ClientLimitsOf(orNumber(l.ClientConnections, edge.DefaultClientConnections), orNumber(l.ConnectionRequests, 0),
-		orNumber(l.MinBodyRate, edge.DefaultMinBodyRate), orSeconds(l.BodyGraceSeconds, edge.DefaultBodyGrace))
+		orNumber(l.MinBodyRate, edge.DefaultMinBodyRate), orSeconds(l.BodyGraceSeconds, edge.DefaultBodyGrace), orSeconds(l.IdleSeconds, edge.DefaultIdleTimeout))
 }
 
 func orNumber(n *uint32, otherwise uint32) uint32 {
@@ -182,6 +182,7 @@ func (f *File) checkGlobals() {
 	f.checkSeconds("shutdownSeconds", f.ShutdownSeconds, 0)
 	if f.Limits != nil {
 		f.checkSeconds("limits.bodyGraceSeconds", f.Limits.BodyGraceSeconds, 0)
+		f.checkSeconds("limits.idleSeconds", f.Limits.IdleSeconds, 0.1)
 	}
 	if n := len(f.SessionKey); n > 0 && n < leastKey {
 		f.add("sessionKey", "expected at least %d characters that nobody can guess, got %d; make them with: openssl rand -hex 16", leastKey, n)
