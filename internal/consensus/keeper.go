@@ -120,6 +120,10 @@ func (k *Keeper) look(v kind.View, peers []Peer, now time.Time) scene {
 	s := scene{records: map[string]*vortex.MemberRecord{}, peers: map[string]Peer{}, urls: map[string]string{}}
 	names, caughtUp := map[string]string{}, map[string]bool{}
 	for _, e := range kind.List(v, vortex.Servers) {
+		if removed(v, e.ID) {
+			s.ops = append(s.ops, kind.DeleteOp(vortex.Servers, e.ID))
+			continue
+		}
 		s.servers = append(s.servers, k.server(v, e.Value))
 		s.urls[e.Value.Name], names[e.Value.Peer] = e.Value.Peer, e.Value.Name
 		caughtUp[e.Value.Name] = e.Value.CaughtUp != nil && *e.Value.CaughtUp
@@ -154,6 +158,15 @@ func (k *Keeper) look(v kind.View, peers []Peer, now time.Time) scene {
 		}
 	}
 	return s
+}
+
+// removed reports whether a server was put out of a cluster: who belongs to one is said by its identities.
+func removed(v kind.View, server string) bool {
+	if _, ok := kind.Lookup(v, vortex.Clusters, "self"); !ok {
+		return false
+	}
+	_, in := kind.Lookup(v, vortex.Identities, server)
+	return !in
 }
 
 // server translates a server's record. One that no monitor watches is believed to live.

@@ -172,9 +172,29 @@ func TestKeeper(t *testing.T) {
 	}
 	f.join("s4")
 	f.await("s2", "")
+
+	// s3 is put out of the cluster: it is no server any more, however alive it is
+	cluster := vortex.ClusterRecord{ID: "test", Epoch: 1, CA: "x", CreatedAt: time.Now()}
+	f.addrs["s5"] = address(t)
+	f.server("s5")
+	for _, name := range []string{"s1", "s4", "s5"} {
+		in := vortex.IdentityRecord{Name: name, Role: vortex.ClusterRoleServer, Key: "k", JoinedAt: time.Now()}
+		if _, err := kind.Put(t.Context(), f.store, vortex.Identities, &in, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := kind.Put(t.Context(), f.store, vortex.Clusters, &cluster, "self"); err != nil {
+		t.Fatal(err)
+	}
+	f.join("s5")
+	f.await("s3", "")
+	kindtest.Eventually(t, "nothing is told of a server that was removed", func() bool {
+		_, err := kind.Get(f.store, vortex.Servers, "s3")
+		return vortex.IsKind(err, vortex.NotFound)
+	})
 	f.events.mu.Lock()
 	defer f.events.mu.Unlock()
-	want := []string{"MemberAdded s2", "MemberPromoted s2", "MemberAdded s3", "MemberPromoted s3", "MemberAdded s4", "MemberPromoted s4", "MemberRemoved s2"}
+	want := []string{"MemberAdded s2", "MemberPromoted s2", "MemberAdded s3", "MemberPromoted s3", "MemberAdded s4", "MemberPromoted s4", "MemberRemoved s2", "MemberAdded s5", "MemberPromoted s5", "MemberRemoved s3"}
 	for i, ev := range want {
 		if len(f.events.list) <= i || f.events.list[i] != ev {
 			t.Fatalf("what happened: %v; want %v", f.events.list, want)
