@@ -182,7 +182,9 @@ func (n *Node) findToken(context.Context) (err error) {
 }
 
 func (n *Node) openStore(ctx context.Context) error {
-	store, eng, err := n.openEngineAndStore(ctx)
+	opening, end := n.unlessOutdated(ctx)
+	defer end()
+	store, eng, err := n.openEngineAndStore(opening)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,13 @@ func renewEpoch(ctx context.Context, member etcd.Embedded, cfg config.Config) (e
 	if _, err := kind.Get(store, vortex.LeaderLocks, "leader"); err == nil {
 		ops = append(ops, kind.DeleteOp(vortex.LeaderLocks, "leader"))
 	}
+	dir := pki.Dir(filepath.Join(cfg.Data, "pki"))
 	if cluster, err := kind.Get(store, vortex.Clusters, "self"); err == nil {
+		alone, err := onlySelf(store, dir)
+		if err != nil {
+			return 0, err
+		}
+		ops = append(ops, alone...)
 		renewed := *cluster.Value
 		renewed.Epoch++
 		op, err := kind.PutOp(vortex.Clusters, &renewed, "self")
@@ -101,7 +107,36 @@ func renewEpoch(ctx context.Context, member etcd.Embedded, cfg config.Config) (e
 	if epoch == 0 {
 		return 0, nil
 	}
-	return epoch, resign(pki.Dir(filepath.Join(cfg.Data, "pki")), epoch)
+	return epoch, resign(dir, epoch)
+}
+
+// onlySelf makes this server the only one that belongs to the cluster: names are free for who joins again, and those who do not come back are not
+// waited for. A store that never knew this server, from a snapshot, does from now on.
+func onlySelf(store *kind.Store, dir pki.Dir) (ops []kind.Op, err error) {
+	holder, err := pki.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) || vortex.IsKind(err, vortex.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read this server's certificate: %w", err)
+	}
+	self := holder.Identity().Name
+	known := false
+	for _, e := range kind.All(store, vortex.Identities) {
+		switch {
+		case e.ID != self:
+			ops = append(ops, kind.DeleteOp(vortex.Identities, e.ID))
+		case e.Value.Key == holder.KeyHash():
+			known = true
+		}
+	}
+	if known {
+		return ops, nil
+	}
+	op, err := kind.PutOp(vortex.Identities, &vortex.IdentityRecord{
+		Name: self, Role: vortex.ClusterRoleServer, Key: holder.KeyHash(), JoinedAt: time.Now().UTC(),
+	}, self)
+	return append(ops, op), err
 }
 
 // resign gives the certificate of this server the new epoch, where it has one and the key to sign it.

@@ -57,6 +57,10 @@ func TestRecoverBeginsAnEpoch(t *testing.T) {
 	}
 	founded := vortex.ClusterRecord{ID: "test", Epoch: 3, CA: "x", CreatedAt: time.Now()}
 	withStore(t, cfg.Data, func(s *kind.Store) {
+		other := vortex.IdentityRecord{Name: "s2", Role: vortex.ClusterRoleServer, Key: "another", JoinedAt: time.Now()}
+		if _, err := kind.Put(t.Context(), s, vortex.Identities, &other, "s2"); err != nil {
+			t.Fatal(err)
+		}
 		member := vortex.MemberRecord{Name: "s2", ID: "2", Role: vortex.MemberRoleVoter, Address: "https://10.0.0.2:2380", Since: time.Now()}
 		_, first := kind.Put(t.Context(), s, vortex.Clusters, &founded, "self")
 		_, second := kind.Put(t.Context(), s, vortex.Members, &member, "s2")
@@ -81,8 +85,16 @@ func TestRecoverBeginsAnEpoch(t *testing.T) {
 			}
 		})
 		holder, err := pki.Open(dir)
-		if err != nil || holder.Identity().Epoch != epoch || holder.Pair().Leaf.VerifyHostname("10.1.2.3") != nil {
-			t.Errorf("the certificate: %v, %v; want epoch %d and the same hosts", holder.Identity(), err, epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		withStore(t, cfg.Data, func(s *kind.Store) {
+			if in := kind.All(s, vortex.Identities); len(in) != 1 || in[0].ID != "s1" || in[0].Value.Key != holder.KeyHash() {
+				t.Errorf("who belongs to the cluster: %v; want this server alone", in)
+			}
+		})
+		if holder.Identity().Epoch != epoch || holder.Pair().Leaf.VerifyHostname("10.1.2.3") != nil {
+			t.Errorf("the certificate: %v; want epoch %d and the same hosts", holder.Identity(), epoch)
 		}
 	}
 	done, err := d.Recover(t.Context(), cfg, nil, false)

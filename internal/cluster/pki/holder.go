@@ -232,6 +232,19 @@ func (h *Holder) VerifyAt(cert *x509.Certificate, at time.Time) (Identity, error
 	return id, nil
 }
 
+// Later returns whom a certificate is for, and whether that is a server of this cluster in a later epoch: the cluster was recovered without the holder.
+func (h *Holder) Later(shown []*x509.Certificate) (Identity, bool) {
+	current := h.current.Load()
+	if len(shown) == 0 {
+		return Identity{}, false
+	}
+	if _, err := current.chain(shown[0], time.Now()); err != nil {
+		return Identity{}, false
+	}
+	id, err := Identify(shown[0])
+	return id, err == nil && id.Role == Server && id.Cluster == current.identity.Cluster && id.Epoch > current.identity.Epoch
+}
+
 // Take keeps a new bundle and uses it from the next handshake on. It must be for the same name and key.
 func (h *Holder) Take(b Bundle) error {
 	next, err := newHeld(h.key, b.Certificate, b.CA)
