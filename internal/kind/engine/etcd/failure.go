@@ -12,7 +12,7 @@ import (
 )
 
 // failure is the end of a member inside this process. etcd ends the process where it cannot write its files, or finds them
-// not as they must be; as a part of Vortex it only ends the goroutine that found out. Nothing is written from then on, what was acknowledged
+// not as they must be; as a part of Vortex it only ends, or stops for good, the goroutine that found out. Nothing is written from then on, what was acknowledged
 // is on disk, and reads go on from memory.
 type failure struct {
 	log     *slog.Logger
@@ -37,8 +37,14 @@ func (f *failure) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) {
 	if f.cause.CompareAndSwap(nil, err) && f.log != nil {
 		f.log.Error("Embedded store failed: restart this server when its disk is well again", "err", cause)
 	}
+	if entry.Message == unsaved { // other goroutines of etcd go on with the one that applies, and panic where it has ended
+		select {}
+	}
 	runtime.Goexit()
 }
+
+// unsaved is what etcd says where it cannot write a snapshot, in the goroutine that applies entries.
+const unsaved = "failed to save snapshot"
 
 // err is why the member ended, nil while it runs.
 func (f *failure) err() error {
