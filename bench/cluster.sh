@@ -4,7 +4,8 @@
 #   COUNT=100     failures of each kind
 #   STEADY=1m     how long to look for false suspicions; 30m is what the limit is of
 #   ROUNDS=2      machines to lose of each kind, with Vortex and with Swarm
-#   ONLY=a,b      of detect, peers, steady, cost, nodes, swarm, leader
+#   ONLY=a,b      of detect, peers, steady, cost, nodes, swarm, leader, lead
+#   CLUSTER_DEATHS=30  leaders that are killed for `lead`
 #   JSON=path     also writes one JSON object a line
 # `detect`, `peers` and `steady` have nodes that are processes of this machine and speak over its loopback; `nodes` and `swarm` have the built binary and
 # dockerd in network namespaces of their own. It needs root: for real-time priority, and for namespaces.
@@ -24,7 +25,7 @@ CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/pulse" ./internal/he
 go test -c -o "$work/session.test" ./internal/session
 go build -o "$work/cluster" ./bench/cluster
 if wants peers; then go build -modfile=bench/cluster/memberlist.mod -o "$work/memberlist" bench/cluster/memberlist.go; fi
-if wants nodes || wants swarm || wants leader; then
+if wants nodes || wants swarm || wants leader || wants lead; then
 	make --no-print-directory build
 	go test -c -o "$work/cluster.test" ./test/cluster
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/hello" ./examples/hello
@@ -54,5 +55,6 @@ cluster() { # one measurement, with the binary
 if wants nodes; then cluster OfNodes; fi
 if wants swarm; then cluster OfLostWorkers; fi
 if wants leader; then cluster OfLeaders; fi
+if wants lead; then cluster OfLead; fi
 "$work/cluster" -figures "$work/figures" ${JSON:+-json "$JSON"}
 echo "load afterwards $(cut -d' ' -f1-3 /proc/loadavg)"

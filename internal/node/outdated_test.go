@@ -49,18 +49,19 @@ func TestServerThatWasLeftBehindSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	serving := func(epoch uint64) string {
-		l, err := tls.Listen("tcp", "127.0.0.1:0", certified(t, ca, "s2", epoch).Server("h2"))
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = l.Close() })
+		secure := certified(t, ca, "s2", epoch).Server("h2")
 		go func() {
 			for {
 				conn, err := l.Accept()
 				if err != nil {
 					return
 				}
-				go func(conn net.Conn) { _ = conn.(*tls.Conn).Handshake(); _ = conn.Close() }(conn)
+				go func() { _ = tls.Server(conn, secure).HandshakeContext(t.Context()); _ = conn.Close() }()
 			}
 		}()
 		return l.Addr().String()

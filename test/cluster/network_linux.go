@@ -107,9 +107,14 @@ func (n *Network) make(hosts int) (err error) {
 		return err
 	}
 	for i := range hosts {
-		n.hosts = append(n.hosts, &Host{net: n, number: i + 1, Name: fmt.Sprintf("h%d", i+1), Addr: n.address(firstIP + i + 1).String()})
+		n.hosts = append(n.hosts, n.host(i+1))
 	}
 	return together(n.hosts, (*Host).install)
+}
+
+// host is one that has nothing yet.
+func (n *Network) host(number int) *Host {
+	return &Host{net: n, number: number, Name: fmt.Sprintf("h%d", number), Addr: n.address(firstIP + number).String()}
 }
 
 // together does the same with all hosts at once.

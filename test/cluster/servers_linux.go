@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ type Cluster struct {
 	Servers []*Server
 	bin     string
 	etcd    string
+	change  sync.Mutex // held while Servers changes
 }
 
 // Server is one of them.
@@ -179,7 +181,10 @@ func (s *Server) connect() (err error) {
 // Leader returns the lock of the lead as the first of the servers tells that answers; its ID is a host's name. It is the zero value when nobody
 // leads, or nobody answers.
 func (c *Cluster) Leader() (lock vortex.LeaderLock) {
-	for _, s := range c.Servers {
+	c.change.Lock()
+	servers := c.Servers
+	c.change.Unlock()
+	for _, s := range servers {
 		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 		var header metadata.MD
 		rec, err := s.Kind.Get(ctx, &kindpb.GetRequest{Key: "vortex:daemon:leader"}, grpc.Header(&header))
@@ -202,6 +207,13 @@ func (c *Cluster) Server(host string) *Server {
 		}
 	}
 	return nil
+}
+
+// Use changes which servers there are.
+func (c *Cluster) Use(servers ...*Server) {
+	c.change.Lock()
+	defer c.change.Unlock()
+	c.Servers = servers
 }
 
 // Others returns the servers that are none of these.

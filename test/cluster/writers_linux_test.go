@@ -21,8 +21,11 @@ import (
 // acknowledged.
 type writers struct {
 	cluster *Cluster
+	ctx     context.Context //nolint:containedctx // it is how long they write
 	cancel  context.CancelFunc
+	every   time.Duration // they pause so long after a write
 	ended   sync.WaitGroup
+	gate    sync.RWMutex // held while nothing is to be written
 
 	mu      sync.Mutex
 	acked   map[string]bool
@@ -54,25 +57,34 @@ func (c *Cluster) writeEvery(t *testing.T, every time.Duration) *writers {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &writers{
-		cluster: c, cancel: cancel, acked: map[string]bool{}, unknown: map[string]bool{}, refused: map[codes.Code]int{},
+		cluster: c, cancel: cancel, ctx: ctx, every: every, acked: map[string]bool{}, unknown: map[string]bool{}, refused: map[codes.Code]int{},
 		through: map[*Server]*through{},
 	}
 	for _, s := range c.Servers {
-		w.through[s] = &through{newest: time.Now()}
-		for i := range writersEach {
-			w.ended.Go(func() {
-				for n := 0; ctx.Err() == nil; n++ {
-					w.one(s, fmt.Sprintf("proof:%s:%d:%d", s.Host.Name, i, n))
-					select {
-					case <-ctx.Done():
-					case <-time.After(every):
-					}
-				}
-			})
-		}
+		w.add(s)
 	}
 	t.Cleanup(w.stop)
 	return w
+}
+
+// add starts the writers that write through a server.
+func (w *writers) add(s *Server) {
+	w.mu.Lock()
+	w.through[s] = &through{newest: time.Now()}
+	w.mu.Unlock()
+	for i := range writersEach {
+		w.ended.Go(func() {
+			for n := 0; w.ctx.Err() == nil; n++ {
+				w.gate.RLock()
+				w.one(s, fmt.Sprintf("proof:%s:%d:%d", s.Host.Name, i, n))
+				w.gate.RUnlock()
+				select {
+				case <-w.ctx.Done():
+				case <-time.After(w.every):
+				}
+			}
+		})
+	}
 }
 
 // one writes one record. It is not cut short when the test ends, so that its outcome is known.
