@@ -22,6 +22,7 @@ const (
 type sample struct {
 	cost float64 // CPU time of one request, in us
 	rate float64 // requests a second
+	busy float64 // of the proxy's cores, in %
 }
 
 // measureHTTP measures small answers over connections that are kept alive: with a core for the proxy alone, and with all on all cores.

@@ -13,6 +13,8 @@ import (
 
 	"vortex"
 	"vortex/bench/edge/load"
+	"vortex/bench/edge/poll"
+	"vortex/bench/process"
 )
 
 const (
@@ -26,6 +28,7 @@ const (
 	bulkConns    = 4
 	udpSockets   = 16
 	udpWindow    = 8
+	manySockets  = 500
 )
 
 // measureTCP measures small messages there and back, and bulk data one way.
@@ -33,10 +36,10 @@ func (b *bench) measureTCP(ctx context.Context) error {
 	peers := []starter{b.edgeStream(vortex.PortProtocolTCP), haproxyTCP, nginxStream("")}
 	err := b.compareStream(ctx, "-echo", peers, func(s *site, p *proxy, d time.Duration) (int, error) {
 		return load.Messages{Addr: p.addr, Conns: messageConns, Size: messageSize, For: d, Cores: s.layout.rest}.Run()
-	}, func(costs, rates map[string][]float64) {
-		b.against("edge/tcp/64_bytes/cpu_per_message", "us", "HAProxy", costs, messageLimit)
-		b.against("edge/tcp/64_bytes/throughput", "1/s", "HAProxy", rates, 0)
-		b.against("edge/tcp/64_bytes/cpu_per_message", "us", "nginx", costs, 0)
+	}, func(t *taken) {
+		b.against("edge/tcp/64_bytes/cpu_per_message", "us", "HAProxy", t.costs, messageLimit)
+		b.against("edge/tcp/64_bytes/throughput", "1/s", "HAProxy", t.rates, 0)
+		b.against("edge/tcp/64_bytes/cpu_per_message", "us", "nginx", t.costs, 0)
 	})
 	if err != nil {
 		return err
@@ -44,28 +47,32 @@ func (b *bench) measureTCP(ctx context.Context) error {
 	return b.compareStream(ctx, "-bulk", peers, func(s *site, p *proxy, d time.Duration) (int, error) {
 		n, err := load.Bulk{Addr: p.addr, Conns: bulkConns, For: d, Cores: s.layout.rest}.Run()
 		return n / mega, err
-	}, func(costs, rates map[string][]float64) {
-		b.against("edge/tcp/bulk/cpu_per_megabyte", "us", "HAProxy", costs, bulkLimit)
-		b.against("edge/tcp/bulk/megabytes", "1/s", "HAProxy", rates, 0)
-		b.against("edge/tcp/bulk/cpu_per_megabyte", "us", "nginx", costs, 0)
+	}, func(t *taken) {
+		b.against("edge/tcp/bulk/cpu_per_megabyte", "us", "HAProxy", t.costs, bulkLimit)
+		b.against("edge/tcp/bulk/megabytes", "1/s", "HAProxy", t.rates, 0)
+		b.against("edge/tcp/bulk/cpu_per_megabyte", "us", "nginx", t.costs, 0)
 	})
 }
 
 const mega = 1_000_000
 
-// measureUDP measures datagrams there and back: given to the kernel and taken from it by the ends one by one, then in bundles. The
-// first way the ends, on the cores that are left to them, take as much as a proxy.
+// measureUDP measures datagrams there and back: given to the kernel and taken from it by the ends one by one, then in bundles; and one
+// way, from a few clients and from many.
 func (b *bench) measureUDP(ctx context.Context) error {
-	peers := []starter{b.edgeStream(vortex.PortProtocolUDP), nginxStream(" udp")}
-	for _, way := range []struct{ name, protocol string }{{"64_bytes", "-udp"}, {"bundles", "-bundles"}} {
-		err := b.compareStream(ctx, way.protocol, peers, func(s *site, p *proxy, d time.Duration) (int, error) {
-			return load.Datagrams{
-				Addr: p.addr, Sockets: udpSockets, Window: udpWindow, Size: messageSize, Bundled: way.protocol == "-bundles",
-				For: d, Cores: s.layout.rest,
-			}.Run()
-		}, func(costs, rates map[string][]float64) {
-			b.against("edge/udp/"+way.name+"/datagrams", "1/s", "nginx", rates, datagramLimit)
-			b.against("edge/udp/"+way.name+"/cpu_per_datagram", "us", "nginx", costs, datagramCost)
+	for _, way := range []struct {
+		name, protocol string
+		do             func(*site, *proxy, time.Duration) (int, error)
+	}{
+		{"64_bytes", "-udp", echoed(false)},
+		{"bundles", "-bundles", echoed(true)},
+		{"one_way", "-sink", flooded(udpSockets, udpWindow)},
+		{"one_way_many", "-sink", flooded(manySockets, 1)},
+	} {
+		peers := []starter{b.edgeStream(vortex.PortProtocolUDP), nginxStream(" udp")}
+		err := b.compareStream(ctx, way.protocol, peers, way.do, func(t *taken) {
+			b.against("edge/udp/"+way.name+"/datagrams", "1/s", "nginx", t.rates, datagramLimit)
+			b.against("edge/udp/"+way.name+"/cpu_per_datagram", "us", "nginx", t.costs, datagramCost)
+			b.against("edge/udp/"+way.name+"/core_busy", "%", "nginx", t.busy, 0)
 		})
 		if err != nil {
 			return err
@@ -74,13 +81,37 @@ func (b *bench) measureUDP(ctx context.Context) error {
 	return nil
 }
 
+func echoed(bundled bool) func(*site, *proxy, time.Duration) (int, error) {
+	return func(s *site, p *proxy, d time.Duration) (int, error) {
+		return load.Datagrams{
+			Addr: p.addr, Sockets: udpSockets, Window: udpWindow, Size: messageSize, Bundled: bundled, For: d, Cores: s.layout.rest,
+		}.Run()
+	}
+}
+
+func flooded(sockets, burst int) func(*site, *proxy, time.Duration) (int, error) {
+	return func(s *site, p *proxy, d time.Duration) (int, error) {
+		return load.Flood{
+			Addr: p.addr, Sink: poll.Loopback(s.ports[0]), Sockets: sockets, Burst: burst, Size: messageSize, For: d, Cores: s.layout.rest,
+		}.Run()
+	}
+}
+
+// taken is what was measured of each proxy in each round.
+type taken struct {
+	costs map[string][]float64 // microseconds of its CPU time for each
+	rates map[string][]float64 // a second
+	busy  map[string][]float64 // percent of the time of its cores
+}
+
 // compareStream lets proxies in front of one port of the backend take turns. do returns how much it did.
 func (b *bench) compareStream(ctx context.Context, protocol string, begin []starter,
-	do func(*site, *proxy, time.Duration) (int, error), take func(costs, rates map[string][]float64),
+	do func(*site, *proxy, time.Duration) (int, error), take func(*taken),
 ) (err error) {
 	ready := connects
-	if protocol == "-udp" || protocol == "-bundles" {
-		ready = echoes
+	switch protocol {
+	case "-udp", "-bundles", "-sink":
+		ready = answers
 	}
 	s, err := b.openWith(ctx, &site{layout: apart(), routes: 1, ready: ready}, protocol, 1)
 	if err != nil {
@@ -92,10 +123,11 @@ func (b *bench) compareStream(ctx context.Context, protocol string, begin []star
 		return err
 	}
 	defer stopAll(proxies)
-	costs, rates := map[string][]float64{}, map[string][]float64{}
+	t := &taken{costs: map[string][]float64{}, rates: map[string][]float64{}, busy: map[string][]float64{}}
 	err = b.takeTurns(ctx, proxies, func(p *proxy, d time.Duration) (sample, error) {
 		before, err := p.cpu()
-		if err != nil {
+		idle, ierr := process.Idle(s.layout.proxy)
+		if err := errors.Join(err, ierr); err != nil {
 			return sample{}, err
 		}
 		began := time.Now()
@@ -105,13 +137,18 @@ func (b *bench) compareStream(ctx context.Context, protocol string, begin []star
 		}
 		took := time.Since(began)
 		after, err := p.cpu()
-		return sample{cost: float64((after - before).Microseconds()) / float64(n), rate: float64(n) / took.Seconds()}, err
+		idleAfter, ierr := process.Idle(s.layout.proxy)
+		return sample{
+			cost: float64((after - before).Microseconds()) / float64(n), rate: float64(n) / took.Seconds(),
+			busy: 100 * (1 - (idleAfter-idle).Seconds()/took.Seconds()/float64(s.layout.workers())),
+		}, errors.Join(err, ierr)
 	}, func(name string, one sample) {
-		costs[name] = append(costs[name], one.cost)
-		rates[name] = append(rates[name], one.rate)
+		t.costs[name] = append(t.costs[name], one.cost)
+		t.rates[name] = append(t.rates[name], one.rate)
+		t.busy[name] = append(t.busy[name], one.busy)
 	})
 	if err == nil {
-		take(costs, rates)
+		take(t)
 	}
 	return err
 }
@@ -125,8 +162,8 @@ func connects(ctx context.Context, addr netip.AddrPort) error {
 	return conn.Close()
 }
 
-// echoes wants a datagram back.
-func echoes(ctx context.Context, addr netip.AddrPort) error {
+// answers wants a datagram back.
+func answers(ctx context.Context, addr netip.AddrPort) error {
 	const soon = 50 * time.Millisecond
 	conn, err := new(net.Dialer).DialContext(ctx, "udp4", addr.String())
 	if err != nil {
@@ -175,7 +212,7 @@ user root;
 pid %s/nginx.pid;
 error_log stderr crit;
 worker_processes %d;
-events { worker_connections 4096; multi_accept on; }
+events { worker_connections 16384; multi_accept on; }
 stream {
 	server {
 		listen 127.0.0.1:%d%s reuseport;

@@ -8,6 +8,7 @@ package process
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,37 @@ func CPU(pid int) (time.Duration, error) {
 			return 0, fmt.Errorf("read CPU time: %w", err)
 		}
 		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / clockTicks, nil
+}
+
+// Idle returns for how long cores had nothing to do since the machine was started, all of them when none are named.
+func Idle(cores []int) (time.Duration, error) {
+	data, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read idle time: %w", err)
+	}
+	names := []string{"cpu"}
+	if len(cores) > 0 {
+		names = nil
+	}
+	for _, core := range cores {
+		names = append(names, "cpu"+strconv.Itoa(core))
+	}
+	var ticks int
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		const idle, waiting = 4, 5
+		if len(fields) <= waiting || !slices.Contains(names, fields[0]) {
+			continue
+		}
+		for _, i := range []int{idle, waiting} {
+			n, err := strconv.Atoi(fields[i])
+			if err != nil {
+				return 0, fmt.Errorf("read idle time: %w", err)
+			}
+			ticks += n
+		}
 	}
 	return time.Duration(ticks) * time.Second / clockTicks, nil
 }

@@ -1,10 +1,10 @@
 // Command backend answers as cheaply as it can, in one thread: it stands behind the proxies that are measured.
 //
-//	backend -http 9001,9002 -echo 9003 -bulk 9004 -udp 9005 -bundles 9006
+//	backend -http 9001,9002 -echo 9003 -bulk 9004 -udp 9005 -bundles 9006 -sink 9007
 //
 // On the -http ports it answers every request head with the same 1 KiB, naming the port in X-Backend; bodies of requests it does not know.
 // On -echo it sends back what it reads, on -bulk it sends bytes without end, and on -udp it sends back every datagram, on -bundles
-// those that came together as one. It listens on 127.0.0.1, says "ready" on stdout, and ends when stdin does.
+// those that came together as one. On -sink it counts datagrams, and answers those of at most 16 bytes with the count. It listens on 127.0.0.1, says "ready" on stdout, and ends when stdin does.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -44,17 +45,24 @@ func run(args []string) error {
 	bulk := flags.String("bulk", "", "ports that send without end")
 	udp := flags.String("udp", "", "UDP ports that send back every datagram")
 	bundles := flags.String("bundles", "", "UDP ports that send back every datagram, those that came together as one")
+	sink := flags.String("sink", "", "UDP ports that count every datagram")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	debug.SetGCPercent(-1) // nothing is allocated once it serves
+	debug.SetGCPercent(-1)                   // nothing is allocated once it serves
+	runtime.GOMAXPROCS(runtime.NumCPU() + 2) // threads for datagrams keep theirs
 	s := &server{socks: make([]sock, maxFiles), buf: make([]byte, bufferSize), bulk: make([]byte, bulkSize)}
 	failed := make(chan error)
-	for i, list := range []string{*udp, *bundles} {
-		for _, p := range ports(list) {
-			if err := serveUDP(p, i == 1, failed); err != nil {
-				return err
-			}
+	for _, udp := range []struct {
+		list  string
+		serve func(port uint16) error
+	}{
+		{*udp, func(port uint16) error { return serveUDP(port, false) }},
+		{*bundles, func(port uint16) error { return serveUDP(port, true) }},
+		{*sink, serveSink},
+	} {
+		for _, p := range ports(udp.list) {
+			go func() { failed <- poll.OnThread(nil, func() error { return udp.serve(p) }) }()
 		}
 	}
 	go func() {

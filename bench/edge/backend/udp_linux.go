@@ -1,15 +1,8 @@
 package main
 
 import (
-	"context"
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"net"
-	"unsafe"
-
-	"golang.org/x/net/ipv4"
-	"golang.org/x/sys/unix"
+	"time"
 
 	"vortex/bench/edge/poll"
 )
@@ -17,88 +10,63 @@ import (
 const (
 	datagrams    = 64       // read and written at once, each of which may be several of one sender
 	datagramSize = 64 << 10 // at most
-	udpBuffer    = 4 << 20
+	counted      = 1024     // datagrams that a sink takes at once
+	questionSize = 16       // bytes that a sink takes for a question, and fewer
 )
 
-// serveUDP sends back every datagram that comes to a port: bundled are those that came together, where the kernel hands them over so.
-func serveUDP(port uint16, bundled bool, failed chan<- error) error {
-	conn, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp4", poll.Loopback(port).String())
+// serveUDP sends back every datagram that comes to a port: bundled are those that came together, where the kernel hands them over so. It
+// never sleeps, so that who sends to it has nobody to wake.
+func serveUDP(port uint16, bundled bool) error {
+	fd, err := poll.ListenUDP(poll.Loopback(port))
 	if err != nil {
 		return err
 	}
-	udp, ok := conn.(*net.UDPConn)
-	if !ok {
-		return fmt.Errorf("listening for UDP gave a %T", conn)
-	}
-	_ = udp.SetReadBuffer(udpBuffer) // as much as the system allows
-	_ = udp.SetWriteBuffer(udpBuffer)
 	if bundled {
-		if err := bundle(udp); err != nil {
+		if err := poll.Join(fd, 0); err != nil {
 			return err
 		}
 	}
-	packets := ipv4.NewPacketConn(conn)
-	in := make([]ipv4.Message, datagrams)
-	for i := range in {
-		in[i].Buffers = [][]byte{make([]byte, datagramSize)}
-		in[i].OOB = make([]byte, unix.CmsgSpace(4))
-	}
-	go func() {
-		for {
-			n, err := packets.ReadBatch(in, 0)
-			if err != nil {
-				failed <- err
-				return
-			}
-			echoBatch(packets, in[:n])
+	slots := poll.NewDatagrams(datagrams, datagramSize)
+	for {
+		n, _, err := slots.Receive(fd)
+		if err != nil {
+			return err
 		}
-	}()
-	return nil
+		if n == 0 {
+			poll.Yield()
+			continue
+		}
+		if err := slots.Return(fd, n); err != nil {
+			return err
+		}
+	}
 }
 
-// bundle lets the kernel hand over those that came together as one.
-func bundle(conn *net.UDPConn) error {
-	raw, err := conn.SyscallConn()
+// serveSink counts the datagrams that come to a port, and answers those that are short with how many came before. It looks every now and
+// then, as the socket holds what comes meanwhile, so that who sends to it has nobody to wake.
+func serveSink(port uint16) error {
+	const pause = time.Millisecond / 2
+	fd, err := poll.ListenUDP(poll.Loopback(port))
 	if err != nil {
 		return err
 	}
-	controlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1) })
-	return errors.Join(controlErr, err)
-}
-
-// echoBatch sends datagrams back, those that came together together; what the socket does not take is lost, as datagrams are.
-func echoBatch(packets *ipv4.PacketConn, in []ipv4.Message) {
-	for i := range in {
-		in[i].Buffers[0] = in[i].Buffers[0][:in[i].N]
-		in[i].OOB = segmented(in[i].OOB[:in[i].NN])
-	}
-	for sent := 0; sent < len(in); {
-		n, err := packets.WriteBatch(in[sent:], 0)
+	slots := poll.NewDatagrams(counted, questionSize)
+	for count := uint64(0); ; {
+		n, _, err := slots.Receive(fd)
 		if err != nil {
-			break
+			return err
 		}
-		sent += n
-	}
-	for i := range in {
-		in[i].Buffers[0] = in[i].Buffers[0][:datagramSize]
-		in[i].OOB = in[i].OOB[:cap(in[i].OOB)]
+		for i := range n {
+			if slots.Length(i) > questionSize {
+				count++
+				continue
+			}
+			if err := slots.Answer(fd, i, binary.BigEndian.AppendUint64(nil, count)); err != nil {
+				return err
+			}
+		}
+		if n < counted {
+			poll.Pause(pause)
+		}
 	}
 }
-
-// segmented makes of what the kernel says of datagrams that it has put together, their size, what tells it to cut them apart again.
-func segmented(oob []byte) []byte {
-	head := unix.CmsgLen(0)
-	if len(oob) < head+4 {
-		return oob[:0]
-	}
-	size := binary.NativeEndian.Uint32(oob[head:])
-	oob = oob[:unix.CmsgSpace(2)]
-	h := cmsg(oob)
-	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
-	h.SetLen(unix.CmsgLen(2))
-	binary.NativeEndian.PutUint16(oob[head:], uint16(size))
-	return oob
-}
-
-// cmsg is the head of control data.
-func cmsg(oob []byte) *unix.Cmsghdr { return (*unix.Cmsghdr)(unsafe.Pointer(&oob[0])) }

@@ -1,22 +1,18 @@
 package load
 
 import (
-	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
-
-	"golang.org/x/net/ipv4"
-	"golang.org/x/sys/unix"
 
 	"vortex/bench/edge/poll"
 )
 
-// Datagrams sends datagrams to what echoes them: each socket keeps a number of them under way.
+// Datagrams sends datagrams to what echoes them: each socket keeps a number of them under way. One thread serves all sockets. It never
+// sleeps, so that whoever sends to it has nobody to wake, and it counts what comes without reading it.
 type Datagrams struct {
 	Addr    netip.AddrPort
 	Sockets int
@@ -32,122 +28,162 @@ const lost = 20 * time.Millisecond
 
 // Run returns how many datagrams came back.
 func (d Datagrams) Run() (count int, err error) {
-	end := time.Now().Add(d.For)
-	counts, errs := make([]int, d.Sockets), make([]error, d.Sockets)
-	var wg sync.WaitGroup
-	for i := range d.Sockets {
-		wg.Go(func() {
-			errs[i] = poll.OnThread(d.Cores, func() (err error) {
-				counts[i], err = d.exchange(end)
-				return err
-			})
-		})
-	}
-	wg.Wait()
-	for _, n := range counts {
-		count += n
-	}
-	return count, errors.Join(errs...)
+	err = poll.OnThread(d.Cores, func() (err error) {
+		count, err = d.exchange()
+		return err
+	})
+	return count, err
 }
 
-// exchange keeps one socket's window full until end.
-func (d Datagrams) exchange(end time.Time) (count int, err error) {
-	raw, err := new(net.Dialer).DialContext(context.Background(), "udp4", d.Addr.String())
+// exchange keeps the windows of all sockets full.
+func (d Datagrams) exchange() (count int, err error) {
+	in, out := poll.NewDatagrams(d.Window, 0), poll.NewDatagrams(d.Window, d.Size)
+	send := out.Send
+	if d.Bundled {
+		out = poll.NewDatagrams(1, d.Window*d.Size)
+		send = func(fd, n int) error { return out.Part(fd, n*d.Size) }
+	}
+	out.Fill()
+	sockets, err := d.open()
+	defer closeAll(sockets)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = raw.Close() }()
-	conn, ok := raw.(*net.UDPConn)
-	if !ok {
-		return 0, fmt.Errorf("dialling UDP gave a %T", raw)
-	}
-	w, err := d.wire(conn)
-	if err != nil {
-		return 0, err
-	}
-	missing := d.Window
-	for time.Now().Before(end) {
-		if missing > 0 {
-			if err := w.send(missing); err != nil {
+	heard := make([]time.Time, len(sockets)) // or sent to anew
+	for now, end := time.Now(), time.Now().Add(d.For); now.Before(end); now = time.Now() {
+		idle := true
+		for i, fd := range sockets {
+			_, bytes, err := in.Receive(fd)
+			if err != nil {
+				return count, err
+			}
+			n := bytes / d.Size
+			count += n
+			if n == 0 && now.Sub(heard[i]) > lost {
+				n = d.Window
+			}
+			if n == 0 {
+				continue
+			}
+			idle, heard[i] = false, now
+			if err := send(fd, min(n, d.Window)); err != nil {
 				return count, err
 			}
 		}
-		if err := conn.SetReadDeadline(time.Now().Add(lost)); err != nil {
-			return count, err
-		}
-		n, err := w.receive()
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			missing = d.Window
-		case err != nil:
-			return count, err
-		default:
-			missing = n
-			count += n
+		if idle {
+			poll.Yield()
 		}
 	}
 	return count, nil
 }
 
-// wire sends a number of datagrams with one system call, and receives what is there with one.
-type wire interface {
-	send(n int) error
-	receive() (n int, err error)
+func (d Datagrams) open() (sockets []int, err error) {
+	for range d.Sockets {
+		fd, err := poll.DialUDP(d.Addr)
+		if err != nil {
+			return sockets, err
+		}
+		sockets = append(sockets, fd)
+		if d.Bundled {
+			if err := poll.Join(fd, d.Size); err != nil {
+				return sockets, err
+			}
+		}
+	}
+	return sockets, nil
 }
 
-func (d Datagrams) wire(conn *net.UDPConn) (wire, error) {
-	if !d.Bundled {
-		return &single{ipv4.NewPacketConn(conn), messages(d.Window, d.Size), messages(d.Window, d.Size)}, nil
+func closeAll(sockets []int) {
+	for _, fd := range sockets {
+		poll.Close(fd)
 	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var segment, gro error
-	err = raw.Control(func(fd uintptr) {
-		segment = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, d.Size)
-		gro = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1)
+}
+
+// Flood sends datagrams as fast as one thread can, one way, to what passes them on to a sink of the backend, which counts them.
+type Flood struct {
+	Addr    netip.AddrPort
+	Sink    netip.AddrPort // asked past Addr
+	Sockets int
+	Burst   int // sent from a socket before the next one has its turn
+	Size    int
+	For     time.Duration
+	Cores   []int
+}
+
+// Run returns how many datagrams the sink received, those among them that stood in line at the end.
+func (f Flood) Run() (count int, err error) {
+	err = poll.OnThread(f.Cores, func() (err error) {
+		count, err = f.flood()
+		return err
 	})
-	return &bundled{conn, make([]byte, d.Window*d.Size), make([]byte, d.Window*d.Size), d.Size}, errors.Join(err, segment, gro)
+	return count, err
 }
 
-// single gives the kernel each datagram by itself.
-type single struct {
-	conn    *ipv4.PacketConn
-	out, in []ipv4.Message
-}
-
-func (s *single) send(n int) error {
-	_, err := s.conn.WriteBatch(s.out[:n], 0)
-	return err
-}
-
-func (s *single) receive() (int, error) {
-	n, err := s.conn.ReadBatch(s.in, 0)
-	return max(n, 0), err
-}
-
-func messages(n, size int) []ipv4.Message {
-	list := make([]ipv4.Message, n)
-	for i := range list {
-		list[i].Buffers = [][]byte{make([]byte, size)}
+func (f Flood) flood() (count int, err error) {
+	sink, err := poll.DialUDP(f.Sink)
+	if err != nil {
+		return 0, err
 	}
-	return list
+	defer poll.Close(sink)
+	before, err := counted(sink)
+	if err != nil {
+		return 0, err
+	}
+	sockets, err := Datagrams{Addr: f.Addr, Sockets: f.Sockets}.open()
+	defer closeAll(sockets)
+	if err != nil {
+		return 0, err
+	}
+	out := poll.NewDatagrams(f.Burst, f.Size)
+	out.Fill()
+	for end := time.Now().Add(f.For); time.Now().Before(end); {
+		for _, fd := range sockets {
+			if err := out.Send(fd, f.Burst); err != nil {
+				return 0, err
+			}
+		}
+	}
+	after, err := settled(sink)
+	return int(after - before), err //nolint:gosec // far below what it holds
 }
 
-// bundled gives the kernel all of them as one.
-type bundled struct {
-	conn    *net.UDPConn
-	out, in []byte
-	size    int
+// settled waits until nothing comes to the sink any more and returns how much came.
+func settled(sink int) (uint64, error) {
+	const pause = 5 * time.Millisecond
+	last, err := counted(sink)
+	for err == nil {
+		time.Sleep(pause)
+		n, err := counted(sink)
+		if err != nil || n == last {
+			return n, err
+		}
+		last = n
+	}
+	return last, err
 }
 
-func (b *bundled) send(n int) error {
-	_, err := b.conn.Write(b.out[:n*b.size])
-	return err
+// counted asks the sink how many datagrams it has received.
+func counted(sink int) (uint64, error) {
+	const tries = 20
+	question, answer := poll.NewDatagrams(1, 1), poll.NewDatagrams(1, counterSize)
+	for range tries {
+		question.Fill()
+		if err := question.Send(sink, 1); err != nil {
+			return 0, err
+		}
+		if err := poll.Readable(sink, time.Second/tries); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, err
+		}
+		n, _, err := answer.Receive(sink)
+		if err != nil {
+			return 0, err
+		}
+		if n > 0 {
+			return binary.BigEndian.Uint64(answer.Bytes(0)), nil
+		}
+	}
+	return 0, fmt.Errorf("the sink did not answer %d questions", tries)
 }
 
-func (b *bundled) receive() (int, error) {
-	n, err := b.conn.Read(b.in)
-	return n / b.size, err
-}
+// counterSize is the length of the sink's answer.
+const counterSize = 8
