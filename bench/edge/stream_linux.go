@@ -62,16 +62,17 @@ func (b *bench) measureUDP(ctx context.Context) error {
 	for _, way := range []struct {
 		name, protocol string
 		do             func(*site, *proxy, time.Duration) (int, error)
+		rate, cost     float64 // limits
 	}{
-		{"64_bytes", "-udp", echoed(false)},
-		{"bundles", "-bundles", echoed(true)},
-		{"one_way", "-sink", flooded(udpSockets, udpWindow)},
-		{"one_way_many", "-sink", flooded(manySockets, 1)},
+		{"64_bytes", "-udp", echoed(false), datagramLimit, datagramCost},
+		{"bundles", "-bundles", echoed(true), datagramLimit, datagramCost},
+		{"one_way", "-sink", flooded(udpSockets, udpWindow), datagramLimit, datagramCost},
+		{"one_way_many", "-sink", flooded(manySockets, 1), 0, 0},
 	} {
 		peers := []starter{b.edgeStream(vortex.PortProtocolUDP), nginxStream(" udp")}
 		err := b.compareStream(ctx, way.protocol, peers, way.do, func(t *taken) {
-			b.against("edge/udp/"+way.name+"/datagrams", "1/s", "nginx", t.rates, datagramLimit)
-			b.against("edge/udp/"+way.name+"/cpu_per_datagram", "us", "nginx", t.costs, datagramCost)
+			b.against("edge/udp/"+way.name+"/datagrams", "1/s", "nginx", t.rates, way.rate)
+			b.against("edge/udp/"+way.name+"/cpu_per_datagram", "us", "nginx", t.costs, way.cost)
 			b.against("edge/udp/"+way.name+"/core_busy", "%", "nginx", t.busy, 0)
 		})
 		if err != nil {
@@ -244,7 +245,7 @@ type change struct {
 // edgeStream starts the edge with a port that leads to the backend's.
 func (b *bench) edgeStream(protocol vortex.PortProtocol) starter {
 	return func(s *site, port uint16) (*child, error) {
-		c, err := start("edge", s.layout.proxy, filepath.Join(b.programs, "piped"), "-listen", "127.0.0.1:0")
+		c, err := start("edge", s.layout.proxy, filepath.Join(b.programs, "piped"), "-listen", "127.0.0.1:0", "-port-host", "127.0.0.1") // as its peers do
 		if err != nil {
 			return nil, err
 		}

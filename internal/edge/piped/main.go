@@ -48,6 +48,7 @@ func main() {
 func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	flags := flag.NewFlagSet("piped", flag.ContinueOnError)
 	listen := flags.String("listen", "127.0.0.1:0", "addresses for HTTP, comma-separated")
+	portHost := flags.String("port-host", "", "address that ports of TCP and UDP are opened on; every address by default")
 	rate := flags.Uint64("limit", 0, "requests per client address and window; 0 is the default")
 	window := flags.Duration("window", 0, "the rate limit's window; 0 is the default")
 	idle := flags.Duration("idle-timeout", 0, "of a client connection between requests; 0 is the default")
@@ -58,7 +59,7 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	}
 	p := &pipe{updates: make(chan edge.RouterUpdate), out: json.NewEncoder(out)}
 	config := edge.Config{
-		ID: "piped", Listen: strings.Split(*listen, ","), Limit: limit.Config{Limit: *rate, Window: *window},
+		ID: "piped", Listen: strings.Split(*listen, ","), PortHost: *portHost, Limit: limit.Config{Limit: *rate, Window: *window},
 		Log: logger(*verbose), Accepting: p.accepting,
 	}
 	config.ClientLimits.IdleTimeout = *idle
