@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	datagrams    = 64       // read and written at once, each of which may be several of one sender
-	datagramSize = 64 << 10 // at most
-	questionSize = 16       // bytes that a sink takes for a question, and fewer
+	datagrams    = 64            // read and written at once, each of which may be several of one sender
+	datagramSize = 64<<10 + 5*64 // at most; no power of two, for which slots would push each other out of the caches
+	questionSize = 16            // bytes that a sink takes for a question, and fewer
 )
 
 // serveUDP sends back every datagram that comes to a port: bundled are those that came together, where the kernel hands them over so. It

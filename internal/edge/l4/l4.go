@@ -133,7 +133,7 @@ func New(c Config) *Server {
 		Config: c, dirty: make(chan struct{}, 1),
 		apps: map[string][]*service{}, ports: map[portKey]*port{},
 		contests: map[Contest]bool{}, backends: map[backendKey]*Traffic{},
-		udp: newUDPEngine(),
+		udp: newUDPEngine(c.Now),
 	}
 }
 

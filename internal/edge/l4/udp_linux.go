@@ -16,13 +16,14 @@ import (
 // udpEngine serves UDP ports on a few loops, each of which waits for all its sockets at once. A port has a socket on each loop, among
 // which the kernel spreads the clients.
 type udpEngine struct {
+	clock func() int64
 	mu    sync.Mutex
 	loops []*udpLoop // started with the first port
 	ports int
 	ended sync.WaitGroup
 }
 
-func newUDPEngine() *udpEngine { return &udpEngine{} }
+func newUDPEngine(clock func() int64) *udpEngine { return &udpEngine{clock: clock} }
 
 const (
 	maxLoops = 16
@@ -74,7 +75,7 @@ func (e *udpEngine) start() error {
 		return nil
 	}
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {
-		loop, err := newUDPLoop()
+		loop, err := newUDPLoop(e.clock)
 		if err != nil {
 			return err
 		}
@@ -165,6 +166,7 @@ func (l *udpListener) askForDestination() error {
 
 // udpLoop waits for datagrams on many sockets and sends them on. Everything in it but orders is of its goroutine.
 type udpLoop struct {
+	clock       func() int64
 	epoll, bell int // bell is an eventfd that tells of orders
 
 	mu     sync.Mutex
@@ -172,6 +174,7 @@ type udpLoop struct {
 	closed bool // no order is run any more
 
 	ended     bool
+	now       int64 // when the sockets at hand were found ready
 	files     []udpFile // by descriptor
 	listeners map[*udpListener]struct{}
 	sessions  int
@@ -190,7 +193,7 @@ type udpFile struct {
 	session  *udpSession
 }
 
-func newUDPLoop() (*udpLoop, error) {
+func newUDPLoop(clock func() int64) (*udpLoop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, err
@@ -199,7 +202,7 @@ func newUDPLoop() (*udpLoop, error) {
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(epoll))
 	}
-	l := &udpLoop{epoll: epoll, bell: bell, listeners: map[*udpListener]struct{}{}}
+	l := &udpLoop{clock: clock, epoll: epoll, bell: bell, listeners: map[*udpListener]struct{}{}}
 	l.in.init()
 	l.back.init()
 	return l, l.watch(bell)
@@ -251,6 +254,7 @@ func (l *udpLoop) run() {
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(fmt.Sprintf("epoll: %v", err)) // its descriptor is the loop's own
 		}
+		l.now = l.clock()
 		for i := range max(n, 0) {
 			l.handle(int(events[i].Fd))
 		}
@@ -319,18 +323,11 @@ func (l *udpLoop) drop(u *udpListener) {
 
 // sweep ends the sessions that were silent for too long.
 func (l *udpLoop) sweep() {
-	if l.sessions == 0 {
+	if l.sessions == 0 || l.now-l.swept < int64(udpSweep) {
 		return
 	}
+	l.swept = l.now
 	for u := range l.listeners {
-		now := u.port.server.Now()
-		if now-l.swept < int64(udpSweep) {
-			return
-		}
-		u.sweep(now)
-	}
-	for u := range l.listeners {
-		l.swept = u.port.server.Now()
-		return
+		u.sweep(l.now)
 	}
 }

@@ -16,7 +16,7 @@ import (
 // udpEngine serves UDP ports, with two goroutines for each session.
 type udpEngine struct{ serving sync.WaitGroup }
 
-func newUDPEngine() *udpEngine { return &udpEngine{} }
+func newUDPEngine(func() int64) *udpEngine { return &udpEngine{} }
 
 // close waits until every session has ended. No port must be open.
 func (e *udpEngine) close() { e.serving.Wait() }

@@ -74,7 +74,7 @@ func (u *udpListener) receive() {
 // dispatch sends on a batch, each session's datagrams together.
 func (u *udpListener) dispatch(in *batch, n int) {
 	l := u.loop
-	now := u.port.server.Now()
+	now := l.now
 	l.touched = l.touched[:0]
 	bytes := 0
 	for i := range n {
@@ -268,7 +268,7 @@ func (s *udpSession) receive() {
 	first := l.back.used
 	n := l.back.receive(s.fd, first, answers, false)
 	if n < 0 {
-		s.fail(unix.Errno(-n), s.listener.port.server.Now())
+		s.fail(unix.Errno(-n), l.now)
 		return
 	}
 	bytes := 0
@@ -279,7 +279,7 @@ func (s *udpSession) receive() {
 	}
 	l.back.used += n
 	s.traffic.sent.Add(uint64(bytes))
-	s.touch(s.listener.port.server.Now())
+	s.touch(l.now)
 }
 
 // answers is how many of one session's answers are taken at once.
