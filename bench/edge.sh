@@ -2,7 +2,7 @@
 # The load balancer's figures, beside nginx and HAProxy: make bench-edge.
 #   SHORT=1     less of everything, in under a minute
 #   JSON=path   also writes one JSON object a line
-#   ONLY=a,b    of http, latency, tcp, udp, idle, kind
+#   ONLY=a,b    of http, latency, tcp, udp, flood, idle, kind
 # The peers are Debian's. Every proxy runs as a process of its own, on ports that are free.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,6 +1,6 @@
 // Command edge measures the load balancer beside the ones that people use instead: nginx and HAProxy, as Debian ships them.
 //
-//	edge -programs DIR [-short] [-json PATH] [-only http,latency,tcp,udp,idle,kind]
+//	edge -programs DIR [-short] [-json PATH] [-only http,latency,tcp,udp,flood,idle,kind]
 //
 // Everything is measured on this machine in one run, each proxy a process of its own in front of the same cheap backend, taking
 // turns in an order that rotates. All of them route by host, edit headers, keep figures and limit clients. bench/edge.sh builds the
@@ -53,7 +53,7 @@ type bench struct {
 
 // run measures everything and writes the table to out. Whatever could be measured is shown, also when something else failed.
 func run(ctx context.Context, args []string, out io.Writer) error {
-	flags := report.NewFlags("edge", "http, latency, tcp, udp, idle, kind")
+	flags := report.NewFlags("edge", "http, latency, tcp, udp, flood, idle, kind")
 	programs := flags.String("programs", "", "directory of the built programs piped, backend and reverse")
 	rate := flags.Int("idle-rate", 2000, "requests a second beside connections that idle") //nolint:mnd // a default
 	if err := flags.Parse(args); err != nil {
@@ -68,6 +68,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		report.Part{Name: "latency", Measure: b.measureLatency},
 		report.Part{Name: "tcp", Measure: b.measureTCP},
 		report.Part{Name: "udp", Measure: b.measureUDP},
+		report.Part{Name: "flood", Measure: b.measureFlood},
 		report.Part{Name: "idle", Measure: b.measureIdle},
 		report.Part{Name: "kind", Measure: b.measureKind},
 	)
