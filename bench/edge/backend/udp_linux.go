@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	datagrams    = 64            // read and written at once, each of which may be several of one sender
-	datagramSize = 64<<10 + 5*64 // at most; no power of two, for which slots would push each other out of the caches
-	questionSize = 16            // bytes that a sink takes for a question, and fewer
+	datagrams    = 64       // read and written at once, each of which may be several of one sender
+	datagramSize = 64 << 10 // at most
+	questionSize = 16       // bytes that a sink takes for a question, and fewer
 )
 
 // serveUDP sends back every datagram that comes to a port: bundled are those that came together, where the kernel hands them over so. It
@@ -59,18 +59,20 @@ func serveSink(port uint16) error {
 			return err
 		}
 		n, _, err := slots.Receive(fd)
-		if err != nil || n == 0 {
-			if err != nil {
-				return err
-			}
-			continue
+		if err == nil && n > 0 {
+			err = tell(fd, slots)
 		}
-		count, err := poll.Dropped(fd)
 		if err != nil {
 			return err
 		}
-		if err := slots.Answer(fd, 0, binary.BigEndian.AppendUint64(nil, uint64(count))); err != nil {
-			return err
-		}
 	}
+}
+
+// tell answers a question with how many datagrams were dropped.
+func tell(fd int, question *poll.Datagrams) error {
+	count, err := poll.Dropped(fd)
+	if err != nil {
+		return err
+	}
+	return question.Answer(fd, 0, binary.BigEndian.AppendUint64(nil, uint64(count)))
 }

@@ -12,9 +12,6 @@ import (
 const (
 	batchSize   = 64
 	maxDatagram = 64 << 10
-	// slotSize is how far slots are apart. Were it a power of two, the beginnings of all datagrams would share one set of the
-	// processor's cache and push each other out; so each begins five lines after the one before.
-	slotSize    = maxDatagram + 5*64
 	controlSize = 128
 )
 
@@ -107,14 +104,14 @@ type batch struct {
 	vectors  [batchSize]unix.Iovec
 	names    [batchSize]sockaddr
 	controls [batchSize][controlSize]byte
-	data     []byte // batchSize times slotSize, of which only what datagrams fill is ever touched
+	data     []byte // batchSize times maxDatagram, of which only what datagrams fill is ever touched
 	used     int
 }
 
 func (b *batch) init() {
-	b.data = make([]byte, batchSize*slotSize)
+	b.data = make([]byte, batchSize*maxDatagram)
 	for i := range b.messages {
-		b.vectors[i].Base = &b.data[i*slotSize]
+		b.vectors[i].Base = &b.data[i*maxDatagram]
 		b.vectors[i].SetLen(maxDatagram)
 		h := &b.messages[i].head
 		h.Iov = &b.vectors[i]
@@ -125,7 +122,7 @@ func (b *batch) init() {
 
 // bytes returns what a slot holds.
 func (b *batch) bytes(i int) []byte {
-	return b.data[i*slotSize:][:b.messages[i].length]
+	return b.data[i*maxDatagram:][:b.messages[i].length]
 }
 
 // control returns what stands beside it.
