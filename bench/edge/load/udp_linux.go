@@ -152,7 +152,7 @@ func settled(sink int) (uint64, error) {
 	const pause = 5 * time.Millisecond
 	last, err := counted(sink)
 	for err == nil {
-		time.Sleep(pause)
+		time.Sleep(pause) //nolint:forbidigo // a thread of its own, for as long as the proxy has datagrams in line
 		n, err := counted(sink)
 		if err != nil || n == last {
 			return n, err

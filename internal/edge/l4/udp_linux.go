@@ -174,7 +174,7 @@ type udpLoop struct {
 	closed bool // no order is run any more
 
 	ended     bool
-	now       int64 // when the sockets at hand were found ready
+	now       int64     // when the sockets at hand were found ready
 	files     []udpFile // by descriptor
 	listeners map[*udpListener]struct{}
 	sessions  int
