@@ -47,6 +47,8 @@ type Keeper struct {
 	Self   string
 	Events Events
 	Log    *slog.Logger
+
+	seenDown map[string]time.Time // when a server was Down the last time, as far as this keeper knows
 }
 
 const (
@@ -56,6 +58,7 @@ const (
 
 // Run keeps the group until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
+	k.seenDown = map[string]time.Time{}
 	l := loop.Loop{
 		Store: k.Writer.Store, Log: k.Log,
 		Prefixes: []string{vortex.Servers.Prefix + ":", vortex.Liveness.Prefix + ":", vortex.Identities.Prefix + ":"},
@@ -124,7 +127,7 @@ func (k *Keeper) look(v kind.View, peers []Peer, now time.Time) scene {
 			s.ops = append(s.ops, kind.DeleteOp(vortex.Servers, e.ID))
 			continue
 		}
-		s.servers = append(s.servers, k.server(v, e.Value))
+		s.servers = append(s.servers, k.server(v, e.Value, now))
 		s.urls[e.Value.Name], names[e.Value.Peer] = e.Value.Peer, e.Value.Name
 		caughtUp[e.Value.Name] = e.Value.CaughtUp != nil && *e.Value.CaughtUp
 	}
@@ -169,17 +172,18 @@ func removed(v kind.View, server string) bool {
 	return !in
 }
 
-// server translates a server's record. One that no monitor watches is believed to live.
-func (k *Keeper) server(v kind.View, rec *vortex.ServerRecord) Server {
+// server translates a server's record. One that no monitor watches is believed to live, and so is one that is only suspect: that passes in a moment, or
+// it is Down soon.
+func (k *Keeper) server(v kind.View, rec *vortex.ServerRecord, now time.Time) Server {
 	s := Server{
 		Name: rec.Name, Able: rec.Peer != "" && rec.Member != vortex.MemberWishNever && belongs(v, rec.Name), Preferred: rec.Member == vortex.MemberWishPreferred,
 		Zone: rec.Zone, Free: free(v, rec), Alive: true, Since: rec.StartedAt,
 	}
-	if live, ok := kind.Lookup(v, vortex.Liveness, rec.Name); ok && rec.Name != k.Self {
-		s.Alive = live.Value.State == vortex.LivenessStateReady || live.Value.State == vortex.LivenessStateDraining
-		if !s.Alive || live.Value.Since.After(s.Since) {
-			s.Since = live.Value.Since
-		}
+	if live, ok := kind.Lookup(v, vortex.Liveness, rec.Name); ok && rec.Name != k.Self && live.Value.State == vortex.LivenessStateDown {
+		s.Alive, s.Since = false, live.Value.Since
+		k.seenDown[rec.Name] = now
+	} else if back := k.seenDown[rec.Name]; back.After(s.Since) {
+		s.Since = back
 	}
 	return s
 }
