@@ -251,6 +251,23 @@ func (c *Config) clusterProblems() (problems []error) {
 	if m := c.ClusterMembers; m != 1 && m != 3 && m != 5 {
 		add("cluster.members: expected 1, 3 or 5, got %d", m)
 	}
+	switch {
+	case c.Worker:
+	case c.Advertise == "" && c.Join != "":
+		add("--join: a server that joins needs --advertise ADDRESS too, at which the other servers reach it")
+	case c.Advertise != "" && checkHost(c.Advertise) != nil:
+		add("--advertise: expected the host or host:port at which other machines reach this one, got %q", c.Advertise)
+	case c.Advertise != "" && c.Kind == "":
+		add("kind.listen: a server of a cluster has to serve the store; give an address such as :50051")
+	}
+	return append(problems, c.joinProblems()...)
+}
+
+// joinProblems are what is wrong about whom to join.
+func (c *Config) joinProblems() (problems []error) {
+	add := func(format string, args ...any) {
+		problems = append(problems, vortex.Errorf(vortex.Invalid, format, args...))
+	}
 	if c.JoinToken != "" && c.Join == "" {
 		add("--token: it is for joining; give --join HOST too, a server of the cluster")
 	}
@@ -261,15 +278,6 @@ func (c *Config) clusterProblems() (problems []error) {
 		if err := checkHost(s); err != nil {
 			add("--join: expected host or host:port, several between commas, got %q", s)
 		}
-	}
-	switch {
-	case c.Worker:
-	case c.Advertise == "" && c.Join != "":
-		add("--join: a server that joins needs --advertise ADDRESS too, at which the other servers reach it")
-	case c.Advertise != "" && checkHost(c.Advertise) != nil:
-		add("--advertise: expected the host or host:port at which other machines reach this one, got %q", c.Advertise)
-	case c.Advertise != "" && c.Kind == "":
-		add("kind.listen: a server of a cluster has to serve the store; give an address such as :50051")
 	}
 	return problems
 }

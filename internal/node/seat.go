@@ -178,11 +178,7 @@ func (n *Node) votes() bool {
 
 // whileVoting runs what is for servers that vote whenever this one does, until ctx ends.
 func (n *Node) whileVoting(ctx context.Context, run func(context.Context) error) error {
-	for {
-		n.awaitVote(ctx, true)
-		if ctx.Err() != nil {
-			return nil
-		}
+	for n.awaitVote(ctx, true); ctx.Err() == nil; n.awaitVote(ctx, true) {
 		term, end := context.WithCancel(ctx)
 		lost := make(chan struct{})
 		go func() { defer close(lost); n.awaitVote(term, false); end() }()
@@ -193,6 +189,7 @@ func (n *Node) whileVoting(ctx context.Context, run func(context.Context) error)
 			return err
 		}
 	}
+	return nil
 }
 
 // awaitVote returns once this server votes, or does no more, or ctx ends.
