@@ -323,13 +323,16 @@ func (s *Server) take(h *held, m *sessionpb.NodeMessage) {
 	}
 }
 
-// checkStream judges a node by its stream, where no heartbeat has ever come through.
+// checkStream judges a node by its stream: where no heartbeat has ever come through, and where they come and nothing else does.
 func (s *Server) checkStream(h *held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	beating := h.link != nil && h.link.State() != heartbeat.Unheard
-	if silence := time.Since(h.heard); !beating && silence > aliveLimit {
-		h.quiet = "nothing came on its stream for " + silence.Round(time.Second).String() + ", and heartbeats do not reach this server"
+	limit, but := aliveLimit, "heartbeats do not reach this server"
+	if h.link != nil && h.link.State() != heartbeat.Unheard {
+		limit, but = aliveLimit+deafAfter, "it seems to hear nobody"
+	}
+	if silence := time.Since(h.heard); h.quiet == "" && silence > limit {
+		h.quiet = "nothing came on its stream for " + silence.Round(time.Second).String() + ", and " + but
 		s.see(h)
 	}
 }
@@ -378,7 +381,7 @@ func (h *held) judge() Sight {
 		sight = Sight{Silent, "its heartbeats stopped"}
 	case state == heartbeat.Hung:
 		sight = Sight{Silent, "its process runs but does nothing"}
-	case h.quiet != "":
+	case h.quiet != "" && !h.reached():
 		sight = Sight{Silent, h.quiet}
 	}
 	if confirmed && sight.State > Alive {

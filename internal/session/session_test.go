@@ -361,6 +361,8 @@ func TestNodeThatHearsNobodyIsGivenUp(t *testing.T) {
 	beaten(t, s)
 	n.leave()
 	eventually(t, "nobody reaches it", is(s, "n1", session.Confirmed))
+	beat(t, s, "n3", uint32(deaf.LocalAddr().(*net.UDPAddr).Port))
+	eventually(t, "nobody reaches it, though its stream stands", is(s, "n3", session.Confirmed))
 }
 
 // gate returns an address that leads to a port while it is not cut.

@@ -27,7 +27,6 @@ const (
 type trouble struct {
 	name    string
 	certain bool // no request through another host's edge may fail
-	long    bool // it takes too long to be done each time
 	happen  func(w *workload, victims []*Host)
 }
 
@@ -37,9 +36,6 @@ type trouble struct {
 func TestHostsFail(t *testing.T) {
 	w := load(t)
 	for _, trouble := range troubles {
-		if trouble.long && os.Getenv("CLUSTER_LONG") == "" {
-			continue
-		}
 		if !t.Run(trouble.name, func(t *testing.T) { trouble.befall(t, w) }) {
 			t.Fatal("what comes next needs a cluster that is well")
 		}
@@ -127,7 +123,7 @@ var troubles = []trouble{
 	{name: "a host is frozen for long", happen: frozen(scaled(6*time.Second, 20*time.Second))},
 	{name: "two hosts are cut off", happen: cutOff(scaled(7*time.Second, 3*time.Minute))},
 	{name: "nobody hears a host", happen: nobodyHears},
-	{name: "a host hears nobody", long: true, happen: hearsNobody},
+	{name: "a host hears nobody", happen: hearsNobody},
 	{name: "a host and the leader are cut off from each other", certain: true, happen: cutFromLeader},
 	{name: "a host's clock is an hour off", happen: clockIsOff},
 	{name: "a host was off until its certificate expired", happen: certificateExpires},
