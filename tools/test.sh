@@ -69,7 +69,7 @@ prove() { go test -count=1 -timeout 15m ./test/kind/...; }
 
 prove_edge() { go test -count=1 -timeout 10m ./test/edge/...; }
 
-prove_cluster() { go test -count=1 -timeout 10m ./test/cluster/...; }
+prove_cluster() { go test -count=1 -timeout 20m ./test/cluster/...; }
 
 e2e() { go test -count=1 -timeout 15m ./test/e2e/...; }
 
