@@ -116,6 +116,11 @@ func (e *Edge) setNodes(changes []NodeChange, reset bool) {
 		nodes[node] = true
 	}
 	e.table.Fleet().SetNodes(nodes, reset, e.pools())
+	for _, c := range changes {
+		if c.Given {
+			e.server.Sever(c.Node)
+		}
+	}
 }
 
 // Suspect takes in that this machine's own detector takes a node to be silent, or no more. It does not wait for the store, and the

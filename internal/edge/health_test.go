@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -142,6 +143,50 @@ func TestNodeThatIsSuspectedGetsNothingAtOnce(t *testing.T) {
 	h.awaitApplied(t, h.node(edge.NodeChange{Node: "n1"}))
 	if got := h.tally(t, 20); got["200 a"] != 10 {
 		t.Errorf("with n1 back: %v", got)
+	}
+}
+
+// TestRequestsAtALostNodeAreAnswered gives a node up while requests wait for its backend: what may be sent twice goes to another, and who
+// asked for the rest is told at once.
+func TestRequestsAtALostNodeAreAnswered(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	var asked atomic.Int64
+	silent := newBackend(t, "silent", func(_ http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		<-r.Context().Done()
+	})
+	r := router("web", silent)
+	r.Backends[0].Node = "n1"
+	h.apply(t, r)
+	statuses := make(chan string, 2)
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		go func() {
+			req, err := http.NewRequestWithContext(t.Context(), method, "http://"+h.addr+"/", http.NoBody)
+			if err != nil {
+				statuses <- err.Error()
+				return
+			}
+			req.Host = "web.localhost"
+			resp, err := client(t).Do(req)
+			if err != nil {
+				statuses <- err.Error()
+				return
+			}
+			_ = resp.Body.Close()
+			statuses <- fmt.Sprint(method, " ", resp.StatusCode)
+		}()
+	}
+	eventually(t, "both to wait", func() bool { return asked.Load() == 2 })
+	other, _ := moody(t, "other")
+	r = router("web", silent, other)
+	r.Backends[0].Node, r.Backends[1].Node = "n1", "n2"
+	h.apply(t, r)
+	h.node(edge.NodeChange{Node: "n1", Gone: true, Given: true})
+	got := []string{<-statuses, <-statuses}
+	slices.Sort(got)
+	if want := []string{"GET 200", "POST 502"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -30,10 +30,12 @@ type RouterUpdate struct {
 	Nodes    []NodeChange // what became known of nodes; with Reset those that are not named are in order
 }
 
-// NodeChange is what became of a node. The backends on one that is suspected or given up get no requests from that moment on.
+// NodeChange is what became of a node. The backends on one that is suspected or given up get no requests from that moment on. What was sent
+// to one that is given up is answered by others, where it may be sent twice, or else with 502 at once.
 type NodeChange struct {
-	Node string
-	Gone bool
+	Node  string
+	Gone  bool // it is suspected or given up
+	Given bool // it is given up
 }
 
 // RouterChange is what happened to one app's router record.

@@ -51,8 +51,11 @@ const (
 	fenceID = "epoch"
 )
 
-// renewRetries is how often within the renewal's interval a failed one is tried again.
-const renewRetries = 10
+const (
+	renewRetries = 10               // how often within the renewal's interval a failed one is tried again
+	takeRetries  = 20               // how often within the time between tries one is made that the store refused for want of a quorum
+	tellEvery    = 10 * time.Second // that it refuses
+)
 
 // LockKey is where the lock lives.
 var LockKey = vortex.LeaderLocks.Key(lockID)
@@ -72,18 +75,23 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, w kin
 		news, stop = e.Peers.Watch()
 		defer stop()
 	}
+	var told time.Time
 	for ctx.Err() == nil {
 		lock, w, err := e.take(ctx)
-		if err == nil {
+		switch {
+		case err == nil:
 			if err := e.hold(ctx, lock, w, lead); err != nil {
 				return err
 			}
-			continue
+		case vortex.IsKind(err, vortex.Conflict), ctx.Err() != nil:
+			watch = e.wait(ctx, watch, news)
+		default: // the store cannot be written, which may be over in a moment
+			if time.Since(told) >= tellEvery {
+				e.Log.WarnContext(ctx, "Lock not taken", "err", err)
+				told = time.Now()
+			}
+			pause(ctx, e.Retry/takeRetries)
 		}
-		if !vortex.IsKind(err, vortex.Conflict) && ctx.Err() == nil {
-			e.Log.WarnContext(ctx, "Lock not taken", "err", err)
-		}
-		watch = e.wait(ctx, watch, news)
 	}
 	return nil
 }

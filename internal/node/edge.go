@@ -54,15 +54,16 @@ func (r routers) all() edge.RouterUpdate {
 			update.Changes = append(update.Changes, edge.RouterChange{App: e.ID, Router: e.Value})
 		}
 		for _, e := range kind.List(v, vortex.Liveness) {
-			update.Nodes = append(update.Nodes, edge.NodeChange{Node: e.ID, Gone: gone(e.Value)})
+			update.Nodes = append(update.Nodes, nodeChanged(e.ID, e.Value))
 		}
 	})
 	return update
 }
 
-// gone reports whether the backends on a node must not be sent to.
-func gone(l *vortex.LivenessRecord) bool {
-	return l.State == vortex.LivenessStateSuspect || l.State == vortex.LivenessStateDown
+// nodeChanged translates what a record says of a node.
+func nodeChanged(node string, l *vortex.LivenessRecord) edge.NodeChange {
+	given := l.State == vortex.LivenessStateDown
+	return edge.NodeChange{Node: node, Gone: given || l.State == vortex.LivenessStateSuspect, Given: given}
 }
 
 // routerUpdate translates what one transaction changed.
@@ -89,7 +90,7 @@ func nodeChange(ev kind.Event) edge.NodeChange {
 	change := edge.NodeChange{Node: vortex.Liveness.ID(ev.Key)}
 	if !ev.Deleted {
 		if e, err := kind.Decode(vortex.Liveness, ev.Record); err == nil {
-			change.Gone = gone(e.Value)
+			change = nodeChanged(e.ID, e.Value)
 		}
 	}
 	return change

@@ -42,7 +42,7 @@ func TestEdgeIsToldOfRoutersAndNodes(t *testing.T) {
 			t.Errorf("reset %v: %s", u.Reset, diff)
 		}
 	}
-	expect(true, edge.NodeChange{Node: "n1"}, edge.NodeChange{Node: "n2", Gone: true})
+	expect(true, edge.NodeChange{Node: "n1"}, edge.NodeChange{Node: "n2", Gone: true, Given: true})
 	put("n1", vortex.LivenessStateSuspect)
 	expect(false, edge.NodeChange{Node: "n1", Gone: true})
 	put("n1", vortex.LivenessStateReady)

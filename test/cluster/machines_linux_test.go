@@ -168,6 +168,9 @@ healthCheck: {protocol: HTTP, path: /health, port: 8080, initialDelaySeconds: 0,
 	m.cli("apply", "-f", file)
 }
 
+// visitorPatience is how long a visitor waits for an answer.
+const visitorPatience = 10 * time.Second
+
 // visitors ask an edge for the app until stopped, and count.
 type visitors struct {
 	answered, failed atomic.Int64
@@ -184,8 +187,10 @@ func (m *machines) visit(h *Host) *visitors {
 	for range 4 {
 		all.Go(func() {
 			for ctx.Err() == nil {
-				req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+h.Addr+":8000/", http.NoBody)
+				asked, done := context.WithTimeout(ctx, visitorPatience)
+				req, err := http.NewRequestWithContext(asked, http.MethodGet, "http://"+h.Addr+":8000/", http.NoBody)
 				if err != nil {
+					done()
 					m.t.Error(err)
 					return
 				}
@@ -195,6 +200,7 @@ func (m *machines) visit(h *Host) *visitors {
 					_, err = io.Copy(io.Discard, resp.Body)
 					_ = resp.Body.Close()
 				}
+				done()
 				switch {
 				case ctx.Err() != nil:
 				case err != nil || resp.StatusCode != http.StatusOK:

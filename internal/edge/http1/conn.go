@@ -263,6 +263,15 @@ func (c *conn) abort() {
 	}
 }
 
+// sever ends the backend's connection, if it is with one on a node, as if the backend had closed it.
+func (c *conn) sever(node string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.upstream != nil && c.upstream.backend.Node == node {
+		closeQuietly(c.upstream.tcp)
+	}
+}
+
 // linger makes sure that the client gets an answer it did not wait for: closing with unread bytes would reset the
 // connection and could destroy the answer on its way.
 func (c *conn) linger() {

@@ -523,6 +523,18 @@ func (l *lane) cut() {
 	}
 }
 
+// sever ends the connections that carry requests to backends on a node, as if these had closed them.
+func (l *lane) sever(node string) {
+	for _, s := range l.sockets {
+		if s == nil {
+			continue
+		}
+		if u, ok := s.owner.(*backendConn); ok && u.joined && u.client != nil && u.backend.Node == node {
+			_ = unix.Shutdown(u.fd, unix.SHUT_RDWR) // what it waits for ends
+		}
+	}
+}
+
 // end ends the lane, from its own thread.
 func (l *lane) end() {
 	for _, list := range l.idle {

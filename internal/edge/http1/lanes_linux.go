@@ -108,6 +108,13 @@ func (ls *lanes) retire(of *Listener) {
 	}
 }
 
+// sever ends what is under way with the backends on a node.
+func (ls *lanes) sever(node string) {
+	for _, l := range ls.all() {
+		l.post(func() { l.sever(node) })
+	}
+}
+
 func (ls *lanes) all() []*lane {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()

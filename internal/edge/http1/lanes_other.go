@@ -18,6 +18,7 @@ type lanes struct{}
 func (*lanes) serve(context.Context, *Server, net.Listener, *Listener) bool { return false }
 func (*lanes) retire(*Listener)                                             {}
 func (*lanes) drain(context.Context) bool                                   { return false }
+func (*lanes) sever(string)                                                 {}
 func (*lanes) end()                                                         {}
 func (*lanes) idle() map[*pool.Backend]int                                  { return nil }
 

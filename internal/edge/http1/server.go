@@ -284,6 +284,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
+// Sever ends the connections that requests are on with the backends of a node that is gone, as if the backends had closed them: what may be
+// sent again goes to others, and who waits for the rest is told at once.
+func (s *Server) Sever(node string) {
+	s.lanes.sever(node)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.sever(node)
+	}
+}
+
 // closedIn reports whether done is closed before ctx ends.
 func closedIn(ctx context.Context, done <-chan struct{}) bool {
 	select {
