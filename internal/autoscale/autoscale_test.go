@@ -99,7 +99,7 @@ func (c cluster) steady(rev int64) {
 	if _, err := kind.Put(c.Context(), c.store, vortex.Apps, &other, "probe"); err != nil {
 		c.Fatal(err)
 	}
-	c.metric(`{"client_id":"probe","current_rps":`+time.Now().Format("150405")+`}`, "probe")
+	c.metric(`{"client_id":"probe","current_rps":1`+time.Now().Format("150405")+`}`, "probe")
 	kindtest.Eventually(c, "the probe's job", func() bool { _, err := kind.Get(c.store, vortex.ScaleJobs, "probe"); return err == nil })
 	if job, err := kind.Get(c.store, vortex.ScaleJobs, "web"); err == nil && job.ModRevision > rev {
 		c.Fatalf("a job was written: %+v", *job.Value)

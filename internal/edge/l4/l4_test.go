@@ -3,7 +3,9 @@ package l4_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -131,6 +133,27 @@ func freePort(t *testing.T) uint16 {
 		pc.Close()
 		return ln.Addr().(*net.TCPAddr).AddrPort().Port()
 	}
+}
+
+// freePorts returns the first of n ports in a row that nobody listens on. The kernel gives none of them to connections meanwhile.
+func freePorts(t *testing.T, n uint16) uint16 {
+	t.Helper()
+	const low, high = 20_000, 32_000
+	for range 100 {
+		first := low + rand.N(uint16(high-low))
+		free := true
+		for p := first; free && p < first+n; p++ {
+			ln, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
+			if free = err == nil; free {
+				ln.Close()
+			}
+		}
+		if free {
+			return first
+		}
+	}
+	t.Fatalf("no %d free ports in a row", n)
+	return 0
 }
 
 func local(port uint16) string { return addr(port).String() }
@@ -447,20 +470,7 @@ func TestTakenPortDisturbsNoOther(t *testing.T) {
 
 func TestPortRanges(t *testing.T) {
 	h := start(t, nil)
-	first := freePort(t)
-	for range 20 { // three ports in a row
-		if first > 65000 {
-			continue
-		}
-		if a, err := net.Listen("tcp", local(first+1)); err == nil {
-			a.Close()
-			if b, err := net.Listen("tcp", local(first+2)); err == nil {
-				b.Close()
-				break
-			}
-		}
-		first = freePort(t)
-	}
+	first := freePorts(t, 3)
 	one := backend(t, "one", saying("one"))
 	h.apply(t, "app", l4.Service{First: first, Last: first + 2, Endpoints: []pool.Endpoint{one}})
 	for i := range uint16(3) {
