@@ -4,7 +4,7 @@
 #   MEMORY=12G  of the virtual machine
 # A container often may not have more than some thousand open files a process. Here the benchmark runs in QEMU, with a kernel of
 # Debian's and everything it needs in the first file system. The processor is emulated: memory is what it is anywhere,
-# times are ten or twenty times what they are outside.
+# times say only that answers come.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin

@@ -199,26 +199,20 @@ func cutOff(d time.Duration) func(*workload, []*Host) {
 
 // nobodyHears: nothing that the host sends arrives.
 func nobodyHears(w *workload, victims []*Host) {
-	t := w.t
-	victim := victims[0]
-	before := w.running()
-	for _, h := range w.others(victim) {
-		w.CutOneWay(victim, h)
-	}
-	w.elsewhere(t, hasty, victim)
-	w.Heal()
-	w.settle(t)
-	w.keeps(t, patient, before)
-	w.keeps(t, hasty, before.on(w.others(victim)))
+	cutOneWay(w, victims[0], func(victim, other *Host) { w.CutOneWay(victim, other) })
 }
 
 // hearsNobody: nothing arrives at the host.
 func hearsNobody(w *workload, victims []*Host) {
+	cutOneWay(w, victims[0], func(victim, other *Host) { w.CutOneWay(other, victim) })
+}
+
+// cutOneWay cuts a host from each other one in one direction, until what it ran serves elsewhere.
+func cutOneWay(w *workload, victim *Host, cut func(victim, other *Host)) {
 	t := w.t
-	victim := victims[0]
 	before := w.running()
 	for _, h := range w.others(victim) {
-		w.CutOneWay(h, victim)
+		cut(victim, h)
 	}
 	w.elsewhere(t, hasty, victim)
 	w.Heal()
