@@ -45,16 +45,13 @@ const (
 // namespaces are what a host has of its own.
 const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
 
-// install gives the host its disk and its power.
+// install gives the host its disk.
 func (h *Host) install() error {
 	h.Data = filepath.Join(h.net.dir, h.Name)
-	if err := mountDisk(h.Data); err != nil {
-		return err
-	}
-	return h.powerOn()
+	return mountDisk(h.Data)
 }
 
-// uninstall takes both.
+// uninstall takes its power and its disk.
 func (h *Host) uninstall() error { return errors.Join(h.powerOff(), unmountDisk(h.Data)) }
 
 // group is the name of the host's cgroup.

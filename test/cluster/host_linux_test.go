@@ -143,6 +143,31 @@ func TestPowerOffTellsNobodyAndKeepsTheDisk(t *testing.T) {
 	}
 }
 
+// TestDisksMove has each host write to the disks of all, as if they had been put into it.
+func TestDisksMove(t *testing.T) {
+	t.Parallel()
+	n := New(t, 4)
+	writes := func(h, of *Host) {
+		t.Helper()
+		file := filepath.Join(of.Data, "by-"+h.Name)
+		if _, err := h.Output(soon(t), program("write", file, "5")); err != nil {
+			t.Errorf("%s writes to the disk of %s: %v", h.Name, of.Name, err)
+		}
+		if data, err := os.ReadFile(file); err != nil || len(data) != 5 {
+			t.Errorf("%s wrote to the disk of %s: %d bytes, %v", h.Name, of.Name, len(data), err)
+		}
+	}
+	for _, h := range n.Hosts() {
+		for _, of := range n.Hosts() {
+			writes(h, of)
+		}
+	}
+	late := n.Add()
+	for _, of := range n.Hosts() {
+		writes(late, of)
+	}
+}
+
 func TestFrozenHostLosesItsPower(t *testing.T) {
 	t.Parallel()
 	h := New(t, 1).Host(1)

@@ -106,10 +106,27 @@ func (n *Network) make(hosts int) (err error) {
 	if n.cuts, err = newCuts(n.hub); err != nil {
 		return err
 	}
-	for i := range hosts {
-		n.hosts = append(n.hosts, n.host(i+1))
+	for range hosts {
+		n.hosts = append(n.hosts, n.host(len(n.hosts)+1))
 	}
-	return together(n.hosts, (*Host).install)
+	return furnish(n.hosts)
+}
+
+// furnish gives hosts their disks, and their power when all disks are there: a host sees no disk that came later.
+func furnish(hosts []*Host) error {
+	if err := together(hosts, (*Host).install); err != nil {
+		return err
+	}
+	return together(hosts, (*Host).powerOn)
+}
+
+// Add joins one host more to the network. Those that have power do not see its disk before they get power again.
+func (n *Network) Add() *Host {
+	n.tb.Helper()
+	h := n.host(len(n.hosts) + 1)
+	n.hosts = append(n.hosts, h)
+	n.check(furnish([]*Host{h}))
+	return h
 }
 
 // host is one that has nothing yet.
