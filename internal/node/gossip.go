@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"runtime"
@@ -16,6 +17,7 @@ import (
 	"vortex/internal/cluster/gossip"
 	"vortex/internal/cluster/join"
 	"vortex/internal/cluster/pki"
+	"vortex/internal/kind"
 )
 
 // peersFile keeps, beside the certificates, where other machines last took part in gossip.
@@ -41,10 +43,9 @@ func (n *Node) startGossip(ctx context.Context) error {
 }
 
 func (n *Node) openGossip(ctx context.Context) error {
-	kept, _ := n.holder.Dir().Read(peersFile)
 	finder, err := gossip.Open(gossip.Config{
 		Name: n.cfg.Name, Listen: n.cfg.Gossip, Address: n.gossipAddress(ctx), Label: n.holder.Identity().Cluster,
-		Keys: n.gossipKeys, Seeds: n.gossipSeeds, Self: n.gossipSelf, Changed: n.gossipChanged, Returns: len(kept) > 0, Log: n.component("gossip"),
+		Keys: n.gossipKeys, Seeds: n.gossipSeeds, Self: n.gossipSelf, Changed: n.gossipChanged, Returns: len(n.keptPeers()) > 0, Log: n.component("gossip"),
 	})
 	if err != nil {
 		return err
@@ -81,6 +82,16 @@ func (n *Node) gossipAddress(ctx context.Context) netip.Addr {
 	return ip
 }
 
+// remembered are the addresses to keep of those that are in use now, and of those that were: each once, as many as there is room for.
+func remembered(now, before []string) (kept []string) {
+	for _, address := range slices.Concat(now, before) {
+		if len(kept) < mostPeers && !slices.Contains(kept, address) {
+			kept = append(kept, address)
+		}
+	}
+	return kept
+}
+
 func (n *Node) gossipKeys() ([][]byte, error) {
 	text, err := n.holder.Dir().Read(pki.GossipFile)
 	if err != nil {
@@ -89,10 +100,30 @@ func (n *Node) gossipKeys() ([][]byte, error) {
 	return gossip.ParseKeys(text)
 }
 
-// gossipSeeds are where others may take part: where they did last, and the hosts of the servers that are known.
+// gossipSeeds are where others may take part: where they did last, and the hosts of the servers that are known and of nodes of the store.
 func (n *Node) gossipSeeds() []string {
+	return append(n.keptPeers(), gossipAt(append(n.knownServers(), n.nodeHosts()...), n.cfg.Gossip)...)
+}
+
+// keptPeers are where others took part, those that did last first.
+func (n *Node) keptPeers() []string {
 	kept, _ := n.holder.Dir().Read(peersFile)
-	return append(strings.Fields(string(kept)), gossipAt(n.knownServers(), n.cfg.Gossip)...)
+	return strings.Fields(string(kept))
+}
+
+// nodeHosts are hosts of other nodes, as far as the store that was opened knows them: of many, others each time.
+func (n *Node) nodeHosts() (hosts []string) {
+	store := n.stored.Load()
+	if store == nil {
+		return nil
+	}
+	for _, e := range kind.All(store, vortex.Nodes) {
+		if e.Value.Name != n.cfg.Name && e.Value.Address != "" {
+			hosts = append(hosts, e.Value.Address)
+		}
+	}
+	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] }) //nolint:gosec // no secret
+	return hosts[:min(len(hosts), mostPeers)]
 }
 
 // gossipAt are the gossip addresses on the hosts of some servers, at the port of a listener.
@@ -139,12 +170,11 @@ func stepped(free, all uint64) uint64 {
 	return free / step * step
 }
 
-// gossipChanged keeps where the others are, for the next start, and has the servers looked at again.
+// gossipChanged keeps where the others are, for the next start, and has the servers looked at again. Those that are away may come back.
 func (n *Node) gossipChanged(ctx context.Context, addresses []string) {
-	addresses = addresses[:min(len(addresses), mostPeers)]
-	text := []byte(strings.Join(addresses, "\n") + "\n")
-	if kept, _ := n.holder.Dir().Read(peersFile); len(addresses) > 0 && string(kept) != string(text) {
-		if err := n.holder.Dir().Write(peersFile, text); err != nil {
+	kept := n.keptPeers()
+	if peers := remembered(addresses, kept); !slices.Equal(kept, peers) {
+		if err := n.holder.Dir().Write(peersFile, []byte(strings.Join(peers, "\n")+"\n")); err != nil {
 			n.log.WarnContext(ctx, "Where the other machines are is not kept", "err", err)
 		}
 	}

@@ -55,6 +55,7 @@ type Node struct {
 	parts *stack
 
 	store    *kind.Store
+	stored   atomic.Pointer[kind.Store] // store, for what runs before it is open
 	engine   engine.Engine
 	events   *event.Recorder
 	beats    *nodes.Heartbeats
@@ -190,6 +191,7 @@ func (n *Node) openStore(ctx context.Context) error {
 	}
 	settleHeap()
 	n.store, n.engine = store, eng
+	n.stored.Store(store)
 	n.parts.closer("engine", eng.Close)
 	n.parts.start("store", store.Run)
 	n.events = &event.Recorder{Store: store, Log: n.component("events")}

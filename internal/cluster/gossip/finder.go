@@ -41,11 +41,11 @@ type Finder struct {
 }
 
 const (
-	firstMeeting = 250 * time.Millisecond // doubled while nobody was met
+	firstMeeting = 250 * time.Millisecond // doubled, up to meetAlone, while nobody is known
+	meetAlone    = 8 * time.Second
 	meetAgain    = 30 * time.Second
-	someSeeds    = 3               // of so many it is enough that one answers
-	firstInsist  = 2 * time.Second // doubled up to lastInsist
-	lastInsist   = 8 * time.Second
+	someSeeds    = 3 // of so many it is enough that one answers
+	insistEvery  = 2 * time.Second
 	insistFor    = time.Minute // the others have missed who is gone long before
 )
 
@@ -97,11 +97,10 @@ func (f *Finder) Run(ctx context.Context) error {
 	var meetings sync.WaitGroup
 	defer meetings.Wait()
 	met := make(chan struct{}, 1)
-	v := &vow{began: time.Now(), pause: firstInsist}
+	v := &vow{began: time.Now(), due: time.After(insistEvery)}
 	if f.cfg.Returns {
 		v.until = v.began.Add(insistFor)
 	}
-	v.due = time.After(v.pause)
 	for {
 		select {
 		case <-ctx.Done():
@@ -114,7 +113,7 @@ func (f *Finder) Run(ctx context.Context) error {
 			f.refresh(ctx)
 			meetings.Go(func() { f.meet(ctx); met <- struct{}{} })
 		case <-met:
-			if pause = min(2*pause, meetAgain); len(f.mesh.Peers()) > 0 {
+			if pause = min(2*pause, meetAlone); len(f.mesh.Peers()) > 0 {
 				pause = meetAgain
 			}
 			again.Reset(pause/2 + rand.N(pause)) //nolint:gosec // no secret
@@ -125,7 +124,6 @@ func (f *Finder) Run(ctx context.Context) error {
 // vow is how this machine insists on its address.
 type vow struct {
 	began, until time.Time
-	pause        time.Duration
 	due          <-chan time.Time
 	told         netip.AddrPort // of whom the log told that it has this one's name
 }
@@ -133,8 +131,10 @@ type vow struct {
 // heard takes in that members changed.
 func (f *Finder) heard(ctx context.Context, v *vow) {
 	if twin := f.mesh.Twin(); twin != nil {
-		v.until, v.pause = time.Now().Add(insistFor), firstInsist
-		v.due = time.After(v.pause)
+		v.until = time.Now().Add(insistFor)
+		if v.due == nil {
+			v.due = time.After(insistEvery)
+		}
 		if twin.Addr != v.told && time.Since(v.began) > insistFor { // before, it is likely this one, where it was
 			v.told = twin.Addr
 			f.cfg.Log.WarnContext(ctx, "Another machine has this one's name", "node", f.cfg.Name, "address", twin.Addr.Addr().String())
@@ -152,8 +152,7 @@ func (f *Finder) insist(v *vow) {
 		return
 	}
 	f.mesh.Insist()
-	v.pause = min(2*v.pause, lastInsist)
-	v.due = time.After(v.pause)
+	v.due = time.After(insistEvery)
 }
 
 // refresh takes in this machine's keys and state as they are now.
@@ -177,7 +176,8 @@ func (f *Finder) refresh(ctx context.Context) {
 // meet asks some of those who are not known to take part; while nobody is known, all.
 func (f *Finder) meet(ctx context.Context) {
 	known := f.Addresses()
-	seeds := slices.DeleteFunc(slices.Clone(f.cfg.Seeds()), func(s string) bool { return slices.Contains(known, s) })
+	seeds := slices.Compact(slices.Sorted(slices.Values(f.cfg.Seeds())))
+	seeds = slices.DeleteFunc(seeds, func(s string) bool { return slices.Contains(known, s) })
 	if len(known) > 0 {
 		rand.Shuffle(len(seeds), func(i, j int) { seeds[i], seeds[j] = seeds[j], seeds[i] }) //nolint:gosec // no secret
 		seeds = seeds[:min(len(seeds), someSeeds)]

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,6 +172,19 @@ func TestServersThatMovedAreFound(t *testing.T) {
 	if got := lost.Addresses(); !strings.Contains(strings.Join(got, " "), moved.at) {
 		t.Errorf("gossip is at %v; want %s among them", got, moved.at)
 	}
+}
+
+// TestWhoIsAloneAsksAgain tells a machine after several futile meetings where another one is.
+func TestWhoIsAloneAsksAgain(t *testing.T) {
+	var asked atomic.Int32
+	a := start(t, "a", io.Discard, func(c *Config, _ *machine) {
+		seeds := c.Seeds
+		c.Seeds = func() []string { asked.Add(1); return seeds() }
+	}, "127.0.0.1:1")
+	eventually(t, "it has asked nobody several times", func() bool { return asked.Load() > 3 })
+	b := start(t, "b", io.Discard, nil)
+	a.set(func() { a.seeds = []string{"127.0.0.1:1", b.at} })
+	eventually(t, "they know each other", func() bool { return a.names() == "b" && b.names() == "a" })
 }
 
 func TestStrangersStayOut(t *testing.T) {
