@@ -95,7 +95,7 @@ prove-edge: ## prove the load balancer: replace, kill and change under load whil
 	go test -v -count=1 -timeout 60m ./test/edge/...
 
 .PHONY: prove-cluster
-prove-cluster: build ## prove the cluster: hosts without power, frozen, cut off, with wrong clocks and full disks; CLUSTER_LONG=1 takes ten times as long, CLUSTER_LOGS=DIR keeps the logs
+prove-cluster: build ## prove the cluster: hosts without power, frozen, cut off, with wrong clocks and full disks; CLUSTER_LONG=1 takes ten times as long, CLUSTER_CHURN=3m shortens its churn, CLUSTER_LOGS=DIR keeps the logs
 	go test -v -count=1 -timeout 60m ./test/cluster/...
 
 .PHONY: lint

@@ -30,6 +30,12 @@ type estate struct {
 // estateOf founds a cluster with an app of so many instances, and returns when everything is as it should be.
 func estateOf(t *testing.T, servers, agents, replicas int) *estate {
 	t.Helper()
+	return estateWriting(t, 5*time.Millisecond, servers, agents, replicas)
+}
+
+// estateWriting is one whose writers pause so long after a write.
+func estateWriting(t *testing.T, every time.Duration, servers, agents, replicas int) *estate {
+	t.Helper()
 	m := found(t, servers, agents)
 	e := &estate{machines: m, watched: &Cluster{Network: m.Network}, replicas: replicas, voters: min(servers, 3)}
 	for _, h := range m.Hosts()[:servers] {
@@ -39,7 +45,7 @@ func estateOf(t *testing.T, servers, agents, replicas int) *estate {
 		m.deploy(replicas)
 	}
 	e.well("at the beginning")
-	e.lead, e.writers = e.watched.follow(t), e.watched.write(t)
+	e.lead, e.writers = e.watched.follow(t), e.watched.writeEvery(t, every)
 	e.writers.flow(t, e.watched.Servers...)
 	return e
 }
@@ -272,8 +278,8 @@ func (e *estate) tell(passed string, v *visitors, through ...*Server) {
 	e.t.Helper()
 	v.stop()
 	sum := e.writers.look(through...)
-	e.t.Logf("%s; writes: %d acknowledged, %d failed, longest pause %s; requests: %d answered, %d failed",
-		passed, sum.acked, sum.failed, sum.pause.Round(time.Millisecond), v.answered.Load(), v.failed.Load())
+	e.t.Logf("%s; writes: %d acknowledged, %d failed, longest pause %s; requests: %d answered, %d failed %v",
+		passed, sum.acked, sum.failed, sum.pause.Round(time.Millisecond), v.answered.Load(), v.failed.Load(), v.reasons())
 }
 
 // missing says how many do not serve, beside those on a host that is gone.

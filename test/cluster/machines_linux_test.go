@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -175,10 +176,32 @@ const visitorPatience = 10 * time.Second
 type visitors struct {
 	answered, failed atomic.Int64
 	stop             func()
+
+	mu  sync.Mutex
+	why map[string]int // what was wrong, and how often
+}
+
+// fail counts a request that failed.
+func (v *visitors) fail(err error, resp *http.Response) {
+	v.failed.Add(1)
+	why := fmt.Sprint(err)
+	if err == nil {
+		why = resp.Status
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.why[why]++
+}
+
+// reasons is why requests failed.
+func (v *visitors) reasons() map[string]int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return maps.Clone(v.why)
 }
 
 func (m *machines) visit(h *Host) *visitors {
-	v := &visitors{}
+	v := &visitors{why: map[string]int{}}
 	ctx, cancel := context.WithCancel(m.t.Context())
 	var all sync.WaitGroup
 	v.stop = func() { cancel(); all.Wait() }
@@ -204,7 +227,7 @@ func (m *machines) visit(h *Host) *visitors {
 				switch {
 				case ctx.Err() != nil:
 				case err != nil || resp.StatusCode != http.StatusOK:
-					v.failed.Add(1)
+					v.fail(err, resp)
 				default:
 					v.answered.Add(1)
 				}

@@ -166,7 +166,8 @@ func (s *Server) connect() (err error) {
 	}
 	again := backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}
 	conn, err := grpc.NewClient("passthrough:///"+s.Run.Kind, grpc.WithTransportCredentials(security),
-		grpc.WithPerRPCCredentials(bearer(s.Run.Token)), grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: time.Second}),
+		grpc.WithPerRPCCredentials(bearer(s.Run.Token)), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: time.Second}),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (conn net.Conn, err error) {
 			return s.cluster.Dial(ctx, "tcp", addr)
 		}))
