@@ -60,6 +60,8 @@ const (
 // LockKey is where the lock lives.
 var LockKey = vortex.LeaderLocks.Key(lockID)
 
+var fenceKey = vortex.LeaderLocks.Key(fenceID)
+
 // errLost is the cause of a lead that ended because somebody else took it or it could not be renewed.
 var errLost = errors.New("the lead was lost")
 
@@ -77,10 +79,10 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, w kin
 	}
 	var told time.Time
 	for ctx.Err() == nil {
-		lock, w, err := e.take(ctx)
+		won, err := e.take(ctx)
 		switch {
 		case err == nil:
-			if err := e.hold(ctx, lock, w, lead); err != nil {
+			if err := e.hold(ctx, won, lead); err != nil {
 				return err
 			}
 		case vortex.IsKind(err, vortex.Conflict), ctx.Err() != nil:
@@ -108,13 +110,20 @@ func (e *Election) setDefaults() {
 	}
 }
 
-// take tries once to take the lock, and returns its value and a writer fenced by the new epoch.
-func (e *Election) take(ctx context.Context) ([]byte, kind.Writer, error) {
+// won is a lead that was taken.
+type won struct {
+	lock   []byte      // its value
+	rev    int64       // of the fence
+	writer kind.Writer // fenced by the new epoch
+}
+
+// take tries once to take the lock.
+func (e *Election) take(ctx context.Context) (won, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.Retry)
 	defer cancel()
 	free, err := e.free()
 	if err != nil {
-		return nil, kind.Writer{}, err
+		return won{}, err
 	}
 	epoch, fenceRev := uint64(0), int64(0)
 	if fence, err := kind.Get(e.Store, vortex.LeaderLocks, fenceID); err == nil {
@@ -122,17 +131,16 @@ func (e *Election) take(ctx context.Context) ([]byte, kind.Writer, error) {
 	}
 	lock, err := json.Marshal(vortex.LeaderLock{ID: e.ID, Epoch: epoch + 1, Address: e.Address})
 	if err != nil {
-		return nil, kind.Writer{}, fmt.Errorf("encode lock: %w", err)
+		return won{}, fmt.Errorf("encode lock: %w", err)
 	}
-	fenceKey := vortex.LeaderLocks.Key(fenceID)
 	rev, err := e.Store.Commit(ctx, kind.Txn{
 		If:  []kind.Condition{free, kind.IfRevision(fenceKey, fenceRev)},
 		Ops: []kind.Op{{Key: LockKey, Value: lock, TTL: e.TTL}, {Key: fenceKey, Value: lock}},
 	})
 	if err != nil {
-		return nil, kind.Writer{}, err
+		return won{}, err
 	}
-	return lock, kind.Writer{Store: e.Store, If: []kind.Condition{kind.IfRevision(fenceKey, rev)}}, nil
+	return won{lock, rev, kind.Writer{Store: e.Store, If: []kind.Condition{kind.IfRevision(fenceKey, rev)}}}, nil
 }
 
 // free returns the condition under which the lock may be taken: absent, left by our own earlier process or by a server that died, or
@@ -189,17 +197,17 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // hold runs lead while it renews the lock, and gives the lock back at the end.
-func (e *Election) hold(ctx context.Context, lock []byte, w kind.Writer, lead func(context.Context, kind.Writer) error) error {
+func (e *Election) hold(ctx context.Context, won won, lead func(context.Context, kind.Writer) error) error {
 	e.Log.InfoContext(ctx, "Lead taken")
 	term, end := context.WithCancelCause(ctx)
 	var renewal sync.WaitGroup
-	renewal.Go(func() { e.renew(term, lock, end) })
-	err := lead(term, w)
+	renewal.Go(func() { e.renew(term, won, end) })
+	err := lead(term, won.writer)
 	lost := errors.Is(context.Cause(term), errLost)
 	end(nil)
 	renewal.Wait()
 	if !lost {
-		e.release(lock)
+		e.release(won.lock)
 	}
 	if err != nil {
 		return fmt.Errorf("lead: %w", err)
@@ -208,33 +216,51 @@ func (e *Election) hold(ctx context.Context, lock []byte, w kind.Writer, lead fu
 	return nil
 }
 
-// renew prolongs the lock until the term ends, and ends the term when it cannot in time.
-func (e *Election) renew(term context.Context, lock []byte, end context.CancelCauseFunc) {
+// renew prolongs the lock until the term ends, and ends the term when it cannot in time, or sees that another leads.
+func (e *Election) renew(term context.Context, won won, end context.CancelCauseFunc) {
+	watch := e.watchFence()
+	defer func() { watch.Close() }()
 	expires := time.Now().Add(e.TTL)
-	delay := e.Renew
+	due := time.After(e.Renew)
 	for {
 		select {
 		case <-term.Done():
 			return
-		case <-time.After(delay):
+		case <-watch.Ready():
+			if _, err := watch.Take(); err != nil {
+				watch.Close()
+				pause(term, e.Renew/renewRetries) // a store that stops ends every watch at once
+				watch = e.watchFence()
+			}
+			if rec, ok := e.Store.Latest(fenceKey); ok && rec.ModRevision > won.rev {
+				end(errLost)
+				return
+			}
+			continue
+		case <-due:
 		}
 		attempt := time.Now()
 		ctx, cancel := context.WithDeadline(term, expires)
 		_, err := e.Store.Commit(ctx, kind.Txn{
-			If:  []kind.Condition{{Key: LockKey, Value: lock, Exact: true}},
-			Ops: []kind.Op{{Key: LockKey, Value: lock, TTL: e.TTL}},
+			If:  []kind.Condition{{Key: LockKey, Value: won.lock, Exact: true}},
+			Ops: []kind.Op{{Key: LockKey, Value: won.lock, TTL: e.TTL}},
 		})
 		cancel()
 		switch {
 		case err == nil:
-			expires, delay = attempt.Add(e.TTL), e.Renew
+			expires, due = attempt.Add(e.TTL), time.After(e.Renew)
 		case vortex.IsKind(err, vortex.Conflict), time.Now().After(expires):
 			end(errLost)
 			return
 		default:
-			delay = min(e.Renew/renewRetries, time.Until(expires))
+			due = time.After(min(e.Renew/renewRetries, time.Until(expires)))
 		}
 	}
+}
+
+// watchFence watches who has the lead.
+func (e *Election) watchFence() *kind.Watch {
+	return e.Store.Watch(kind.WatchOptions{Prefixes: []string{fenceKey}})
 }
 
 // release gives the lock back, so that the next leader need not wait for its expiry.

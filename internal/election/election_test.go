@@ -2,6 +2,7 @@ package election_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"sync"
@@ -203,6 +204,25 @@ func TestLostLockEndsTheLead(t *testing.T) {
 	a.stop()
 	if now := lock(t, store); now.ID != "thief" {
 		t.Fatalf("a released a lock that was not its own: %+v", now)
+	}
+}
+
+// A leader that sees another lead ends at once, long before it has to renew its lock.
+func TestOvertakenLeaderEndsAtOnce(t *testing.T) {
+	store := kindtest.Open(t)
+	a := compete(t, store, "a", time.Hour)
+	receive(t, "a leads", a.leads)
+	taken, err := json.Marshal(vortex.LeaderLock{ID: "b", Epoch: lock(t, store).Epoch + 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	txn := kind.Txn{Ops: []kind.Op{{Key: election.LockKey, Value: taken, TTL: time.Hour}, {Key: vortex.LeaderLocks.Key("epoch"), Value: taken}}}
+	if _, err := store.Commit(t.Context(), txn); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, "a's lead ends", a.ended)
+	if len(a.leads) > 0 {
+		t.Error("a leads beside b")
 	}
 }
 
