@@ -97,7 +97,7 @@ func (s *Server) body(err error) (client.ErrorBody, int) {
 	status := out.status
 	text := err.Error()
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	case kind == vortex.Internal && errors.Is(err, context.DeadlineExceeded):
 		body.Code, status = client.CodeTimeout, http.StatusGatewayTimeout
 	case kind == vortex.Internal:
 		text = Hide(s.Log, err)

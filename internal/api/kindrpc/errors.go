@@ -3,6 +3,7 @@ package kindrpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 
@@ -16,20 +17,25 @@ import (
 
 // fail turns an error into what the client sees; an internal one is logged and shown by its id only.
 func (s *Service) fail(err error) error {
-	switch {
+	class := vortex.KindOf(err)
+	switch { // an engine that did not answer in time says so itself, and is no time limit of the caller's
+	case class != vortex.Internal:
+		return status.Error(api.GRPCCode(class), shown(err))
 	case errors.Is(err, context.DeadlineExceeded):
 		return status.Error(codes.DeadlineExceeded, err.Error())
 	case errors.Is(err, context.Canceled):
 		return status.Error(codes.Canceled, err.Error())
-	}
-	if class := vortex.KindOf(err); class != vortex.Internal {
-		return status.Error(api.GRPCCode(class), shown(err))
 	}
 	log := s.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return status.Error(codes.Internal, api.Hide(log, err))
+}
+
+// gone is the error of an answer whose header cannot be sent: nobody is there any more who takes it.
+func gone(err error) error {
+	return &vortex.Error{Kind: vortex.Unavailable, Msg: "the connection has ended; retry", Err: fmt.Errorf("send header: %w", err)}
 }
 
 // maxText bounds an error's text: longer ones do not fit into the headers that carry them.

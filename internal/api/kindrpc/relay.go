@@ -231,7 +231,7 @@ func (s *Service) Follow(stream grpc.BidiStreamingServer[kindpb.FollowRequest, k
 	}
 	if err := stream.SendHeader(nil); err != nil {
 		feed.Close()
-		return fmt.Errorf("send header: %w", err)
+		return gone(err)
 	}
 	out := s.outlet(stream)
 	out.dropped <- feed.Dropped()
@@ -297,7 +297,7 @@ func (s *Service) followEngine(ctx context.Context, stream grpc.BidiStreamingSer
 		return s.fail(err)
 	}
 	if err := stream.SendHeader(nil); err != nil {
-		return fmt.Errorf("send header: %w", err)
+		return gone(err)
 	}
 	out := s.outlet(stream)
 	return out.run(func() error {

@@ -9,7 +9,6 @@ package kindrpc
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -65,7 +64,7 @@ func (s *Service) fresh(ctx context.Context, c kindpb.Consistency) error {
 		}
 	}
 	if err := grpc.SetHeader(ctx, metadata.Pairs(StaleHeader, "true")); err != nil {
-		return fmt.Errorf("mark the answer as stale: %w", err)
+		return gone(err)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package kindrpc
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"time"
 
@@ -42,7 +41,7 @@ func (s *Service) Watch(req *kindpb.WatchRequest, stream grpc.ServerStreamingSer
 	// The header tells the client that it is subscribed: what is written from now on will be seen.
 	if err := stream.SendHeader(nil); err != nil {
 		watch.Close()
-		return fmt.Errorf("send header: %w", err)
+		return gone(err)
 	}
 	out := s.outlet(stream)
 	out.follows(watch)

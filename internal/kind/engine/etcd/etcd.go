@@ -86,6 +86,8 @@ func classify(ctx context.Context, verb string, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errSilent):
 		return &vortex.Error{Kind: vortex.Unavailable, Msg: "the store's engine does not answer; retry", Err: fmt.Errorf("%s: %w", verb, err)}
+	case ctx.Err() != nil && !errors.Is(err, ctx.Err()): // etcd has a limit of its own, and may be the sooner to say so
+		return fmt.Errorf("%s: %w: %w", verb, ctx.Err(), err)
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", verb, err)
 	case errors.Is(err, rpctypes.ErrTooManyOps):
