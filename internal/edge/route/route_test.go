@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"vortex/internal/edge/pool"
@@ -186,6 +187,44 @@ func TestAppsShareAPool(t *testing.T) {
 		t.Errorf("the pool nobody has keeps its backend: busy %v", busy)
 	}
 	backend.Done()
+}
+
+// TestPoolLingersEachTime changes an app's pool back and forth, the second time just before the first time's wait has passed: who was on the way then
+// has a whole wait of their own.
+func TestPoolLingersEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const linger = 2 * time.Second
+		table := NewTable(Config{Linger: linger})
+		point := func(at string) {
+			a := app("web", nil, nil)
+			a.Pool, a.Backends = at, endpoints(at)
+			table.Reset([]App{a}, 1)
+		}
+		answered := func(p *pool.Pool) bool {
+			b := p.Pick(0, 0, &pool.Tried{})
+			if b != nil {
+				b.Done()
+			}
+			return b != nil
+		}
+		point("one")
+		point("two")
+		time.Sleep(linger - time.Millisecond)
+		point("one")
+		onTheWay := table.Match([]byte("web"), []byte("/")).Pool
+		point("two")
+		time.Sleep(linger - time.Millisecond)
+		if !answered(onTheWay) {
+			t.Error("a request that was on the way to a pool finds nobody there before the wait has passed")
+		}
+		time.Sleep(2 * time.Millisecond)
+		if answered(onTheWay) {
+			t.Error("a pool that nobody has any more still answers")
+		}
+		if names := table.Pools(); len(names) != 1 || names[0].App != "two" {
+			t.Errorf("there are %d pools", len(names))
+		}
+	})
 }
 
 func TestContestedRoutesAreToldOnce(t *testing.T) {

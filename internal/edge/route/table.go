@@ -92,7 +92,7 @@ type Table struct {
 	apps     map[string]*entry
 	pools    map[string]*shared
 	mirrored map[string]*entry // those whose requests go to another app too
-	unused   []string          // pools given up since routes were rebuilt last
+	unused   []farewell        // pools given up since routes were rebuilt last
 	revision uint64
 	contests map[Contest]bool
 }
@@ -111,9 +111,20 @@ type entry struct {
 
 // shared is a pool and how many apps it answers for.
 type shared struct {
+	name string
 	pool *pool.Pool
 	apps int
+	left int // how many times the last app has left it
 }
+
+// farewell is one time that the last app has left a pool.
+type farewell struct {
+	pool *shared
+	time int // its left
+}
+
+// final reports whether no app has come back since. Whoever was on the way when the last one left again has a farewell of its own to wait for.
+func (f farewell) final() bool { return f.pool.apps == 0 && f.pool.left == f.time }
 
 // NewTable returns an empty Table.
 func NewTable(c Config) *Table {
@@ -243,11 +254,11 @@ func (t *Table) retire() (removed bool) {
 	return false
 }
 
-func (t *Table) retireAll(names []string) (removed bool) {
-	for _, name := range names {
-		if s := t.pools[name]; s != nil && s.apps == 0 {
-			delete(t.pools, name)
-			removed = t.fleet.Retire(s.pool) || removed
+func (t *Table) retireAll(unused []farewell) (removed bool) {
+	for _, f := range unused {
+		if f.final() {
+			delete(t.pools, f.pool.name)
+			removed = t.fleet.Retire(f.pool.pool) || removed
 		}
 	}
 	return removed
@@ -328,7 +339,7 @@ func (e *entry) movedFrom(old *entry) bool {
 func (t *Table) acquire(name string) *pool.Pool {
 	s := t.pools[name]
 	if s == nil {
-		s = &shared{pool: t.fleet.New(name)}
+		s = &shared{name: name, pool: t.fleet.New(name)}
 		t.pools[name] = s
 	}
 	s.apps++
@@ -339,7 +350,8 @@ func (t *Table) acquire(name string) *pool.Pool {
 func (t *Table) release(name string) {
 	s := t.pools[name]
 	if s.apps--; s.apps == 0 {
-		t.unused = append(t.unused, name)
+		s.left++
+		t.unused = append(t.unused, farewell{s, s.left})
 	}
 }
 
