@@ -11,6 +11,9 @@ import (
 	"vortex"
 )
 
+// askPatience is how long an engine is asked for what the store can do without.
+const askPatience = 500 * time.Millisecond
+
 // Feed is the changes of several selections in one order: each transaction once, with all of it that is selected. Watchers
 // of the same selection share what they read, whatever else each of them follows.
 type Feed struct {
@@ -60,11 +63,13 @@ func (s *Store) Feed(ctx context.Context, selections []Selection, from int64, ev
 func (s *Store) resumable(ctx context.Context, from int64) error {
 	last := s.hub.last.Load()
 	if from <= last {
-		oldest, err := s.Oldest(ctx)
+		soon, cancel := context.WithTimeout(ctx, askPatience)
+		defer cancel()
+		oldest, err := s.Oldest(soon)
 		if err == nil && from < oldest {
 			return vortex.Errorf(vortex.OutOfRange, "revision %d is compacted; the oldest kept is %d", from, oldest)
 		}
-		return nil // or the engine is away: memory is as good
+		return nil // or the engine does not answer: memory is as good
 	}
 	if from == last+1 {
 		return nil

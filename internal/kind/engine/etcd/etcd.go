@@ -69,7 +69,9 @@ func (e *Engine) ReadIndex(ctx context.Context) (int64, error) {
 
 // Compact implements engine.Engine.
 func (e *Engine) Compact(ctx context.Context, rev int64) error {
-	if _, err := e.route.client().Compact(ctx, rev); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+	member, ctx, release := e.route.bind(ctx)
+	defer release()
+	if _, err := member.Compact(ctx, rev); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
 		return classify(ctx, "compact", err)
 	}
 	return nil
@@ -83,8 +85,8 @@ func (e *Engine) Close() error {
 
 // classify turns etcd's errors into ours.
 func classify(ctx context.Context, verb string, err error) error {
-	switch {
-	case errors.Is(context.Cause(ctx), errSilent):
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errSilent), errors.Is(cause, errLeft):
 		return &vortex.Error{Kind: vortex.Unavailable, Msg: "the store's engine does not answer; retry", Err: fmt.Errorf("%s: %w", verb, err)}
 	case ctx.Err() != nil && !errors.Is(err, ctx.Err()): // etcd has a limit of its own, and may be the sooner to say so
 		return fmt.Errorf("%s: %w: %w", verb, ctx.Err(), err)

@@ -4,6 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -37,7 +42,7 @@ func (c External) Open(ctx context.Context) (*Engine, error) {
 		c.Prefix = "/vortex/"
 	}
 	var clients []*clientv3.Client
-	for _, endpoint := range c.Endpoints {
+	for _, endpoint := range nearestFirst(c.Endpoints) {
 		client, err := c.dial(endpoint)
 		if err != nil {
 			return nil, errors.Join(err, newRoute(clients...).close())
@@ -45,7 +50,15 @@ func (c External) Open(ctx context.Context) (*Engine, error) {
 		clients = append(clients, client)
 	}
 	e := newEngine(newRoute(clients...), c.Prefix, bounds{operations: externalOps, bytes: groupBytes})
-	e.index, e.follow, e.close = e.remoteIndex, e.followRemote, e.route.close
+	e.index, e.follow = e.remoteIndex, e.followRemote
+	life, end := context.WithCancel(context.Background())
+	var tending sync.WaitGroup
+	tending.Go(func() { e.route.tend(life, e.count) })
+	e.close = func() error {
+		end()
+		tending.Wait()
+		return e.route.close()
+	}
 	ping, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if _, err := e.index(ping); err != nil {
@@ -57,6 +70,28 @@ func (c External) Open(ctx context.Context) (*Engine, error) {
 		}
 	}
 	return e, nil
+}
+
+// nearestFirst returns the endpoints in the order in which they are tried: that on this machine, whose loss is not felt elsewhere, and then the others in
+// any order, so that servers that start share the members.
+func nearestFirst(endpoints []string) []string {
+	order := slices.Clone(endpoints)
+	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	own, _ := net.InterfaceAddrs() // without them none is known to be near
+	near := func(endpoint string) int {
+		host, _, _ := net.SplitHostPort(endpoint)
+		ip, err := netip.ParseAddr(host)
+		isIP := func(a net.Addr) bool {
+			prefix, err := netip.ParsePrefix(a.String())
+			return err == nil && prefix.Addr() == ip.Unmap()
+		}
+		if host == "localhost" || err == nil && slices.ContainsFunc(own, isIP) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(order, func(a, b string) int { return near(a) - near(b) })
+	return order
 }
 
 // dial returns a client of one member.

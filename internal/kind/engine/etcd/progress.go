@@ -59,9 +59,7 @@ const lag = 20 * time.Millisecond
 // remoteIndex asks an external cluster for its newest revision with a linearizable read. The cluster may serve others,
 // whose revisions no watch of ours ever reaches: then the answer is that of a marker written just now.
 func (e *Engine) remoteIndex(ctx context.Context) (int64, error) {
-	resp, err := e.route.ask(ctx, func(ctx context.Context, c *clientv3.Client) (*clientv3.GetResponse, error) {
-		return c.Get(ctx, e.prefix+markerKey, clientv3.WithCountOnly())
-	})
+	resp, err := e.route.ask(ctx, hedgeAfter, e.count)
 	if err != nil {
 		return 0, err
 	}
@@ -71,10 +69,17 @@ func (e *Engine) remoteIndex(ctx context.Context) (int64, error) {
 	if e.ours.reaches(soon, revision) {
 		return revision, nil
 	}
-	marker, err := e.route.client().Put(ctx, e.prefix+markerKey, "")
+	member, bound, release := e.route.bind(ctx)
+	defer release()
+	marker, err := member.Put(bound, e.prefix+markerKey, "")
 	if err != nil {
 		return 0, err
 	}
 	e.ours.to(marker.Header.Revision)
 	return marker.Header.Revision, nil
+}
+
+// count is a linearizable question that costs little.
+func (e *Engine) count(ctx context.Context, c *clientv3.Client) (*clientv3.GetResponse, error) {
+	return c.Get(ctx, e.prefix+markerKey, clientv3.WithCountOnly())
 }

@@ -2,7 +2,9 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -15,6 +17,8 @@ const (
 	largePage  = 50_000   // keys fetched in one round at most
 	pageBytes  = 16 << 20 // what a round should bring, as far as the round before foretells
 	largeRange = 20_000   // keys read by one Range that leave much of the database in memory
+
+	pagePatience = 30 * time.Second // for one round
 )
 
 // Range implements engine.Engine. etcd counts all keys that are left in the range in every round, so that many small rounds
@@ -25,12 +29,9 @@ func (e *Engine) Range(ctx context.Context, lo, hi string, rev *int64) iter.Seq2
 		read, limit := 0, int64(firstPage)
 		for {
 			opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(limit), clientv3.WithRev(*rev)}
-			resp, err := e.route.client().Get(ctx, key, opts...)
-			for e.group != nil && changedLeader(err) && ctx.Err() == nil {
-				resp, err = e.route.client().Get(ctx, key, opts...)
-			}
+			resp, err := e.page(ctx, key, opts)
 			if err != nil {
-				yield(engine.KV{}, classify(ctx, "range", err))
+				yield(engine.KV{}, err)
 				return
 			}
 			if *rev == 0 {
@@ -52,6 +53,25 @@ func (e *Engine) Range(ctx context.Context, lo, hi string, rev *int64) iter.Seq2
 		}
 		if read > largeRange && e.settle != nil {
 			e.settle()
+		}
+	}
+}
+
+// page is one round, at another member when the one that was asked is given up, and once more when the leader changed.
+func (e *Engine) page(ctx context.Context, key string, opts []clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, pagePatience, errSilent)
+	defer cancel()
+	for {
+		member, bound, release := e.route.bind(ctx)
+		resp, err := member.Get(bound, key, opts...)
+		left := errors.Is(context.Cause(bound), errLeft)
+		release()
+		switch {
+		case err == nil:
+			return resp, nil
+		case ctx.Err() == nil && (left || e.group != nil && changedLeader(err)):
+		default:
+			return nil, classify(ctx, "range", err)
 		}
 	}
 }

@@ -28,14 +28,16 @@ func (e *Engine) send(ctx context.Context, txns []engine.Txn) ([]engine.Result, 
 	defer cancel()
 	ctx, end := e.impatient(ctx)
 	defer end()
+	member, ctx, release := e.route.bind(ctx)
+	defer release()
 	if len(txns) == 1 {
-		result, err := e.sendOne(ctx, txns[0])
+		result, err := e.sendOne(ctx, member, txns[0])
 		return []engine.Result{result}, err
 	}
-	return e.sendMany(ctx, txns)
+	return e.sendMany(ctx, member, txns)
 }
 
-// afterwards is how long what was on its way when the leader changed may still arrive.
+// afterwards is how long what was on its way when the leader, or the member in use, changed may still arrive.
 const afterwards = 100 * time.Millisecond
 
 // impatient returns a context that ends soon after the members have another leader: what was on its way to the old one may be lost, and
@@ -74,17 +76,17 @@ func size(txns []engine.Txn) (bytes int) {
 // writeCost is about what a write takes besides its key and value.
 const writeCost = 64
 
-func (e *Engine) sendOne(ctx context.Context, txn engine.Txn) (engine.Result, error) {
+func (e *Engine) sendOne(ctx context.Context, member *clientv3.Client, txn engine.Txn) (engine.Result, error) {
 	if len(txn.Compares) == 0 && len(txn.Writes) == 1 && !txn.Writes[0].Delete { // by far the most frequent, and cheaper so
 		w := txn.Writes[0]
-		resp, err := e.route.client().Put(ctx, e.prefix+w.Key, string(w.Value))
+		resp, err := member.Put(ctx, e.prefix+w.Key, string(w.Value))
 		if err != nil {
 			return engine.Result{}, classify(ctx, "commit", err)
 		}
 		e.ours.to(resp.Header.Revision)
 		return engine.Result{Committed: true, Revision: resp.Header.Revision}, nil
 	}
-	resp, err := e.route.client().Txn(ctx).If(e.compares(txn)...).Then(e.operations(txn)...).Commit()
+	resp, err := member.Txn(ctx).If(e.compares(txn)...).Then(e.operations(txn)...).Commit()
 	if err != nil {
 		return engine.Result{}, classify(ctx, "commit", err)
 	}
@@ -96,7 +98,7 @@ func (e *Engine) sendOne(ctx context.Context, txn engine.Txn) (engine.Result, er
 
 // sendMany sends unconditional transactions as plain operations and the others as transactions inside the
 // one of etcd, which judges all their compares before it writes anything.
-func (e *Engine) sendMany(ctx context.Context, txns []engine.Txn) ([]engine.Result, error) {
+func (e *Engine) sendMany(ctx context.Context, member *clientv3.Client, txns []engine.Txn) ([]engine.Result, error) {
 	ops := make([]clientv3.Op, 0, len(txns))
 	nested := make([]int, len(txns)) // the place of each transaction's answer, where it has one
 	for i, txn := range txns {
@@ -107,7 +109,7 @@ func (e *Engine) sendMany(ctx context.Context, txns []engine.Txn) ([]engine.Resu
 		nested[i] = len(ops)
 		ops = append(ops, clientv3.OpTxn(e.compares(txn), e.operations(txn), nil))
 	}
-	resp, err := e.route.client().Txn(ctx).Then(ops...).Commit()
+	resp, err := member.Txn(ctx).Then(ops...).Commit()
 	if err != nil {
 		return nil, classify(ctx, "commit", err)
 	}

@@ -3,7 +3,6 @@ package etcd
 import (
 	"context"
 	"iter"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -28,6 +27,7 @@ type follower func(ctx context.Context, from int64) iter.Seq[news]
 func (e *Engine) Watch(ctx context.Context, from int64) iter.Seq2[engine.Batch, error] {
 	return func(yield func(engine.Batch, error) bool) {
 		for ctx.Err() == nil {
+			member := e.route.client()
 			next, err := e.watchOnce(ctx, from, yield)
 			if err != nil {
 				yield(engine.Batch{}, err)
@@ -37,9 +37,8 @@ func (e *Engine) Watch(ctx context.Context, from int64) iter.Seq2[engine.Batch, 
 				return
 			}
 			from = next
-			select {
-			case <-ctx.Done():
-			case <-time.After(reconnect):
+			if e.route.client() == member { // else another is used, which need not be waited for
+				wait(ctx, reconnect)
 			}
 		}
 	}
@@ -107,6 +106,7 @@ func (e *Engine) followRemote(ctx context.Context, from int64) iter.Seq[news] {
 			}
 		}()
 		for resp := range client.Watch(ctx, key, clientv3.WithRange(end), clientv3.WithRev(from)) {
+			e.route.hear()
 			if !yield(news{compacted: resp.CompactRevision, broken: resp.Err() != nil, events: resp.Events}) {
 				return
 			}

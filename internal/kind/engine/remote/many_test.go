@@ -80,7 +80,7 @@ func follow(b *testing.B, s *server, node string, arrived chan<- struct{}, follo
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := call.Send(&kindpb.FollowRequest{FromRevision: uint64(s.store.Revision()) + 1, Selections: holdings(node)}); err != nil {
+	if err := call.Send(&kindpb.FollowRequest{FromRevision: uint64(s.service.Store.Revision()) + 1, Selections: holdings(node)}); err != nil {
 		b.Fatal(err)
 	}
 	if _, err := call.Header(); err != nil {

@@ -24,17 +24,18 @@ const token = "secret-token"
 
 // server serves a store at one address, and can be stopped and started there.
 type server struct {
-	t     testing.TB
-	store *kind.Store
-	addr  string
-	srv   *grpc.Server
-	done  chan struct{}
+	t       testing.TB
+	service *kindrpc.Service
+	opts    []grpc.ServerOption
+	addr    string
+	srv     *grpc.Server
+	done    chan struct{}
 }
 
 // serve starts a server of a store on a free port.
 func serve(tb testing.TB, store *kind.Store) *server {
 	tb.Helper()
-	s := &server{t: tb, store: store, addr: "127.0.0.1:0"}
+	s := &server{t: tb, service: &kindrpc.Service{Store: store, Token: token}, addr: "127.0.0.1:0"}
 	s.start()
 	tb.Cleanup(func() { s.stop() })
 	return s
@@ -47,7 +48,7 @@ func (s *server) start() {
 		s.t.Fatal(err)
 	}
 	s.addr = listener.Addr().String()
-	s.srv = kindrpc.NewServer(&kindrpc.Service{Store: s.store, Token: token})
+	s.srv = kindrpc.NewServer(s.service, s.opts...)
 	done, srv := make(chan struct{}), s.srv
 	s.done = done
 	go func() { defer close(done); _ = srv.Serve(listener) }()

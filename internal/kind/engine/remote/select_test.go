@@ -236,7 +236,7 @@ func TestAServerOutsideOfTheGroupPassesNothingOnWhole(t *testing.T) {
 	}
 	agent := storeOn(t, open(t, remote.Config{Servers: []string{outside.addr}, Hold: placementsOf("n1")}))
 	place(t, agent, "n1", 2) // through a server that has no store of its own
-	kindtest.Eventually(t, "what is selected comes through it", func() bool { return agent.Len() == 2 && member.store.Len() == 2 })
+	kindtest.Eventually(t, "what is selected comes through it", func() bool { return agent.Len() == 2 && member.service.Store.Len() == 2 })
 }
 
 // BenchmarkWrite is a write on a machine without a store: to a server, into its store and back.

@@ -20,6 +20,8 @@ const (
 	settle      = 250 * time.Millisecond // how long a watch waits for another server before it says that none answers
 	firstResume = 5 * time.Millisecond   // before the same server is asked again that ended a watch
 	lastResume  = time.Second
+	firstBegin  = time.Second // for a server to begin a watch, before it is asked anew or another one is; doubled each time, for all may be slow
+	lastBegin   = 16 * time.Second
 )
 
 // stream is one watch at one server.
@@ -61,11 +63,17 @@ func (e *Engine) reach(rev int64) {
 func (e *Engine) Watch(ctx context.Context, from int64) iter.Seq2[engine.Batch, error] {
 	return func(yield func(engine.Batch, error) bool) {
 		l, err := e.route.await(ctx) // as long as it takes
-		for resume := firstResume; err == nil; {
+		for resume, begin := firstResume, firstBegin; err == nil; {
 			var next int64
-			next, err = e.follow(ctx, l, from, yield)
+			next, err = e.follow(ctx, l, from, begin, yield)
 			if next == stopped || ctx.Err() != nil {
 				return
+			}
+			if errors.Is(err, errNotBegun) {
+				e.cfg.Log.WarnContext(ctx, "Server does not begin to tell of changes", "server", l.addr, "waited", begin)
+				begin = min(2*begin, lastBegin)
+			} else {
+				begin = firstBegin
 			}
 			if next > from {
 				resume = firstResume
@@ -118,9 +126,9 @@ func (e *Engine) next(ctx context.Context, before *link, resume time.Duration) (
 // stopped is what follow returns when the consumer wants no more.
 const stopped = -1
 
-// follow watches at one server until that breaks, another one is used, or the consumer stops. It returns the revision to go on
+// follow watches at one server until that breaks or does not begin in time, another one is used, or the consumer stops. It returns the revision to go on
 // from, and why it ended.
-func (e *Engine) follow(ctx context.Context, l *link, from int64, yield func(engine.Batch, error) bool) (int64, error) {
+func (e *Engine) follow(ctx context.Context, l *link, from int64, begin time.Duration, yield func(engine.Batch, error) bool) (int64, error) {
 	ctx, release := l.bind(ctx)
 	defer release()
 	ctx, cancel := context.WithCancel(ctx)
@@ -134,6 +142,14 @@ func (e *Engine) follow(ctx context.Context, l *link, from int64, yield func(eng
 	s := &stream{call: call, asked: max(e.wanted.Load(), 0)}
 	s.at.Store(from - 1)
 	if err := call.Send(&kindpb.FollowRequest{FromRevision: uint64(from), Selections: e.hold, Reach: uint64(s.asked)}); err != nil && !errors.Is(err, io.EOF) {
+		return from, err
+	}
+	late := time.AfterFunc(begin, cancel)
+	_, err = call.Header()
+	if !late.Stop() {
+		return from, errNotBegun
+	}
+	if err != nil {
 		return from, err
 	}
 	e.add(s)
@@ -202,6 +218,8 @@ func ended(err error) error {
 	}
 	return err
 }
+
+var errNotBegun = vortex.Errorf(vortex.Unavailable, "the server does not begin the watch")
 
 var errEnded = vortex.Errorf(vortex.Unavailable, "the server ended the watch")
 
