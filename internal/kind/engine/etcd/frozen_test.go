@@ -109,6 +109,7 @@ func (w *way) carries(do func()) bool {
 // TestLostMemberIsLeft takes the member in use away without a word. Reads, writes and a watch that nobody asked anything of go on at another one, long before the
 // connection is given up.
 func TestLostMemberIsLeft(t *testing.T) {
+	t.Parallel()
 	const soon = 10 * time.Second // gRPC itself finds out after twelve
 	server := startEtcd(t)
 	server.open(t, "")
