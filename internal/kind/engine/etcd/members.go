@@ -217,11 +217,38 @@ func (g *Group) Promote(ctx context.Context, id uint64) error {
 }
 
 // Remove ends a membership. A member that runs ends by itself.
+// It is refused where too few of the others answer to go on without it.
 func (g *Group) Remove(ctx context.Context, id uint64) error {
 	return g.change(ctx, "remove a member", func(ctx context.Context) error {
+		if !g.spares(ctx, id) {
+			return etcderrors.ErrUnhealthy
+		}
 		_, err := g.server.RemoveMember(ctx, id)
 		return err
 	})
+}
+
+// spares reports whether enough members that vote answer for the group to go on without one.
+func (g *Group) spares(ctx context.Context, id uint64) bool {
+	var all sync.WaitGroup
+	var answers, voters atomic.Int32
+	me := uint64(g.server.MemberID())
+	for _, m := range g.Known() {
+		switch {
+		case m.ID == id && m.Learner:
+			return true // no quorum depends on it
+		case m.ID == id || m.Learner:
+			continue
+		}
+		voters.Add(1)
+		all.Go(func() {
+			if m.ID == me || g.guard.answers(ctx, m.ID) {
+				answers.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return answers.Load() > voters.Load()/2
 }
 
 // Hand gives the lead of the log to another member that votes. Only the leader can.

@@ -147,6 +147,34 @@ func TestALoneStoreGrows(t *testing.T) {
 }
 
 // TestQuorumLost leaves one of three: writes are refused in bounded time, at once after a while, and go on when another is back.
+// TestADeadMemberIsReplaced has another take the place of one of three that was killed, and keeps those who are needed.
+func TestADeadMemberIsReplaced(t *testing.T) {
+	q, kill := newQuorumBeside(t, 2, true)
+	dead := q.outside()
+	kill()
+	by, other := q.engines[0], q.engines[1]
+	kindtest.Eventually(t, "one of the two leads", func() bool {
+		lead := by.Group().Status().Leader
+		return lead != 0 && lead != dead
+	})
+	if err := by.Group().Remove(t.Context(), other.Group().Status().ID); !vortex.IsKind(err, vortex.Precondition) {
+		t.Fatalf("one of the two that live is removed: %v; want Precondition", err)
+	}
+	c, id := q.add(by)
+	if err := q.open(c).Group().CaughtUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	q.promote(by, id)
+	if err := by.Group().Remove(t.Context(), dead); err != nil {
+		t.Fatalf("the dead one is removed: %v", err)
+	}
+	members, err := by.Group().Members(t.Context())
+	if err != nil || len(members) != 3 || slices.ContainsFunc(members, func(m etcd.Member) bool { return m.ID == dead || m.Learner }) {
+		t.Fatalf("the members are %+v, %v", members, err)
+	}
+	enginetest.Commit(t, by, enginetest.Put("k", "v"))
+}
+
 func TestQuorumLost(t *testing.T) {
 	q := newQuorum(t, 3)
 	store := openStore(t, q.engines[0])

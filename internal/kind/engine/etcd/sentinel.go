@@ -100,6 +100,16 @@ func (s *sentinel) hold(ctx context.Context, id uint64) error {
 	return probe.Close()
 }
 
+// answers reports whether a member's process lives and shows itself.
+func (s *sentinel) answers(ctx context.Context, id uint64) bool {
+	conn, err := s.dial(ctx, id)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
 var errNowhere = errors.New("the member has no address")
 
 func (s *sentinel) dial(ctx context.Context, id uint64) (net.Conn, error) {
