@@ -42,6 +42,7 @@ const (
 	defaultDown    = 15 * time.Second
 	checks         = 4 // looks at silence per SuspectAfter
 	retryAfter     = 20 * time.Millisecond
+	tellEvery      = 10 * time.Second // that nothing can be written
 )
 
 // Run writes transitions until ctx ends.
@@ -61,11 +62,14 @@ func (m *Monitor) Run(ctx context.Context) error {
 	defer stop()
 	ticker := time.NewTicker(m.SuspectAfter / checks)
 	defer ticker.Stop()
-	began := time.Now()
+	began, told := time.Now(), time.Time{}
 	for {
 		again, err := m.pass(ctx, began)
 		if err != nil && ctx.Err() == nil {
-			m.Log.WarnContext(ctx, "Liveness not written", "err", err)
+			if time.Since(told) >= tellEvery {
+				m.Log.WarnContext(ctx, "Liveness not written", "err", err)
+				told = time.Now()
+			}
 			again = retryAfter
 		}
 		var due <-chan time.Time
