@@ -35,12 +35,14 @@ type Election struct {
 
 	seen  int64 // the revision of the lock as it was last seen
 	since time.Time
+	fence int64     // the revision of the fence as it was last seen
+	took  time.Time // when it was seen to change; zero when it was what it is before this server looked
 }
 
 // Peers know which servers have died.
 type Peers interface {
-	// Dead reports whether a server's death is confirmed.
-	Dead(server string) bool
+	// Dead reports whether a server's death is confirmed, and since when.
+	Dead(server string) (since time.Time, dead bool)
 	// Watch returns a channel that holds a value when that may have changed, and what ends it.
 	Watch() (news <-chan struct{}, stop func())
 }
@@ -140,6 +142,7 @@ func (e *Election) take(ctx context.Context) (won, error) {
 	if err != nil {
 		return won{}, err
 	}
+	e.fence = rev
 	return won{lock, rev, kind.Writer{Store: e.Store, If: []kind.Condition{kind.IfRevision(fenceKey, rev)}}}, nil
 }
 
@@ -159,11 +162,27 @@ func (e *Election) free() (kind.Condition, error) {
 	}
 	late := e.Store.Now().Sub(time.UnixMilli(rec.ExpiresAt))
 	switch {
-	case held.ID == e.ID, e.Peers != nil && e.Peers.Dead(held.ID), late >= 0 && time.Since(e.since) >= e.TTL, late >= e.TTL:
+	case held.ID == e.ID, e.dead(held.ID), late >= 0 && time.Since(e.since) >= e.TTL, late >= e.TTL:
 		return kind.Condition{Key: LockKey, ByRevision: true, Revision: rec.ModRevision, Exact: true}, nil
 	default:
 		return kind.Condition{}, vortex.Errorf(vortex.Conflict, "%s leads", held.ID)
 	}
+}
+
+// dead reports whether a leader has died. One that has taken the lead after its death was confirmed has not: two servers which do not hear each
+// other yet, after a cut, would take the lead from each other again and again.
+func (e *Election) dead(leader string) bool {
+	if e.Peers == nil {
+		return false
+	}
+	if fence, ok := e.Store.Latest(fenceKey); ok && fence.ModRevision != e.fence {
+		if e.fence != 0 {
+			e.took = time.Now()
+		}
+		e.fence = fence.ModRevision
+	}
+	since, dead := e.Peers.Dead(leader)
+	return dead && since.After(e.took)
 }
 
 // wait returns when it is worth trying again: the lock changed, expired, a server died, the retry time has

@@ -242,22 +242,23 @@ func TestFailedLeadIsReportedAndReleased(t *testing.T) {
 // dead is which servers have died.
 type dead struct {
 	mu      sync.Mutex
-	servers map[string]bool
+	servers map[string]time.Time // since when
 	news    chan struct{}
 }
 
-func (d *dead) Dead(server string) bool {
+func (d *dead) Dead(server string) (since time.Time, is bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.servers[server]
+	since, is = d.servers[server]
+	return since, is
 }
 
 func (d *dead) Watch() (news <-chan struct{}, stop func()) { return d.news, func() {} }
 
-func (d *dead) set(server string, is bool) {
+func (d *dead) set(server string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.servers[server] = is
+	d.servers[server] = time.Now()
 	d.news <- struct{}{}
 }
 
@@ -273,13 +274,13 @@ func TestDeadLeadersLockIsTakenBeforeItExpires(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := kind.Writer{Store: store, If: []kind.Condition{kind.IfRevision(vortex.LeaderLocks.Key("epoch"), rev)}}
-	peers := &dead{servers: map[string]bool{}, news: make(chan struct{}, 10)}
+	peers := &dead{servers: map[string]time.Time{}, news: make(chan struct{}, 10)}
 	b := competeBeside(t, store, "b", time.Hour, peers)
-	peers.set("somebody else", true)
+	peers.set("somebody else")
 	if err := old.Commit(t.Context(), kind.Op{Key: "x", Value: []byte("1")}); err != nil {
 		t.Fatalf("the leader cannot write though nobody said it is dead: %v", err)
 	}
-	peers.set("gone", true)
+	peers.set("gone")
 	w := receive(t, "b leads", b.leads)
 	if now := lock(t, store); now.ID != "b" || now.Epoch != 8 {
 		t.Errorf("the lock is %+v", now)
@@ -290,4 +291,24 @@ func TestDeadLeadersLockIsTakenBeforeItExpires(t *testing.T) {
 	if err := w.Commit(t.Context(), kind.Op{Key: "x", Value: []byte("3")}); err != nil {
 		t.Errorf("the new leader's write: %v", err)
 	}
+}
+
+// TestServersThatTakeEachOtherForDeadDoNotDuel is what follows a cut: each of two servers has not heard yet that the other lives.
+func TestServersThatTakeEachOtherForDeadDoNotDuel(t *testing.T) {
+	store := kindtest.Open(t)
+	knownToA := &dead{servers: map[string]time.Time{}, news: make(chan struct{}, 10)}
+	a := competeBeside(t, store, "a", time.Hour, knownToA)
+	receive(t, "a leads", a.leads)
+	knownToA.set("b")
+	b := competeBeside(t, store, "b", time.Hour, &dead{servers: map[string]time.Time{"a": time.Now()}, news: make(chan struct{}, 10)})
+	receive(t, "b leads", b.leads)
+	receive(t, "a's lead ends", a.ended)
+	knownToA.set("c")
+	select {
+	case <-a.leads:
+		t.Fatal("a takes the lead back from b, which it takes for dead though it has just taken the lead")
+	case <-time.After(200 * time.Millisecond):
+	}
+	knownToA.set("b")
+	receive(t, "a leads when b has died since", a.leads)
 }

@@ -16,6 +16,7 @@ type Heartbeats struct {
 type sight struct {
 	state  sightState
 	since  time.Time // it was heard last, or began to be
+	noted  time.Time // when it came to be what it is
 	reason string
 }
 
@@ -50,9 +51,12 @@ func (h *Heartbeats) note(node string, state sightState, reason string) {
 	if before.state == state && before.reason == reason {
 		return
 	}
-	now := sight{state, time.Now(), reason}
+	now := sight{state: state, since: time.Now(), noted: time.Now(), reason: reason}
 	if before.state >= silent && state >= silent {
 		now.since = before.since
+	}
+	if before.state == state {
+		now.noted = before.noted
 	}
 	h.nodes[node] = now
 	for ch := range h.waiters {
@@ -63,11 +67,12 @@ func (h *Heartbeats) note(node string, state sightState, reason string) {
 	}
 }
 
-// Dead reports whether a node's death is confirmed.
-func (h *Heartbeats) Dead(node string) bool {
+// Dead reports whether a node's death is confirmed, and since when.
+func (h *Heartbeats) Dead(node string) (since time.Time, dead bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.nodes[node].state == confirmed
+	known := h.nodes[node]
+	return known.noted, known.state == confirmed
 }
 
 // Watch returns a channel that holds a value when something was noted, and what ends that.
