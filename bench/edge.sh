@@ -14,7 +14,7 @@ done
 
 work=$(mktemp -d /tmp/vortex-bench.XXXXXX)
 trap 'rm -rf "$work"' EXIT
-go build -trimpath -ldflags '-s -w' -o "$work/" ./internal/edge/piped ./bench/edge/backend ./bench/edge/reverse
+go build -trimpath -ldflags '-s -w' -o "$work/" ./internal/edge/piped ./bench/edge/backend ./bench/edge/bare ./bench/edge/reverse
 go build -o "$work/edge" ./bench/edge
 
 echo "$(date --iso-8601=seconds), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown), $(nproc) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)), $(awk '/MemTotal/ {printf "%.0f GB", $2 / 1048576}' /proc/meminfo), Linux $(uname -r), load $(cut -d' ' -f1-3 /proc/loadavg)"

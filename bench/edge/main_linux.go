@@ -54,7 +54,7 @@ type bench struct {
 // run measures everything and writes the table to out. Whatever could be measured is shown, also when something else failed.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := report.NewFlags("edge", "http, latency, tcp, udp, flood, idle, kind")
-	programs := flags.String("programs", "", "directory of the built programs piped, backend and reverse")
+	programs := flags.String("programs", "", "directory of the built programs piped, backend, bare and reverse")
 	rate := flags.Int("idle-rate", 2000, "requests a second beside connections that idle") //nolint:mnd // a default
 	if err := flags.Parse(args); err != nil {
 		return err

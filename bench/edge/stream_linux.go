@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"vortex"
@@ -80,11 +81,38 @@ func (b *bench) compareUDP(ctx context.Context, name, protocol string, do func(*
 		cost = 0
 	}
 	peers := []starter{b.edgeStream(vortex.PortProtocolUDP), nginxStream(" udp")}
+	if protocol != "-bundles" { // which it does not know
+		peers = append(peers, b.bare)
+	}
 	return b.compareStream(ctx, protocol, peers, do, func(t *taken) {
 		b.against("edge/udp/"+name+"/datagrams", "1/s", "nginx", t.rates, limit)
 		b.against("edge/udp/"+name+"/cpu_per_datagram", "us", "nginx", t.costs, cost)
 		b.against("edge/udp/"+name+"/core_busy", "%", "nginx", t.busy, 0)
+		if t.costs[bareLoop] != nil {
+			b.against("edge/udp/"+name+"/datagrams", "1/s", bareLoop, t.rates, 0)
+			b.against("edge/udp/"+name+"/cpu_per_datagram", "us", bareLoop, t.costs, 0)
+		}
+		if protocol != "-sink" {
+			b.against("edge/udp/"+name+"/datagrams", "1/s", alone, t.rates, 0)
+		}
 	})
+}
+
+// bareLoop is a loop that passes datagrams on and does nothing else, and alone is both ends without a proxy between them.
+const (
+	bareLoop = "bare loop"
+	alone    = "no proxy"
+)
+
+// bare starts the bare loop.
+func (b *bench) bare(s *site, port uint16) (*child, error) {
+	return start(bareLoop, s.layout.proxy, filepath.Join(b.programs, "bare"), "-listen", strconv.Itoa(int(port)), "-to", strconv.Itoa(int(s.ports[0])))
+}
+
+// alone takes turns with the proxies, and leads to the backend itself: what the ends can do bounds all of them.
+func (s *site) alone() (*proxy, error) {
+	c, err := start(alone, s.layout.proxy, "sleep", "infinity")
+	return &proxy{c, poll.Loopback(s.ports[0])}, err
 }
 
 func echoed(bundled bool) func(*site, *proxy, time.Duration) (int, error) {
@@ -114,9 +142,11 @@ type taken struct {
 func (b *bench) compareStream(ctx context.Context, protocol string, begin []starter,
 	do func(*site, *proxy, time.Duration) (int, error), take func(*taken),
 ) (err error) {
-	ready := connects
+	ready, direct := connects, false
 	switch protocol {
-	case "-udp", "-bundles", "-sink":
+	case "-udp", "-bundles":
+		ready, direct = answers, true
+	case "-sink":
 		ready = answers
 	}
 	s, err := b.openWith(ctx, &site{layout: apart(), routes: 1, ready: ready}, protocol, 1)
@@ -128,7 +158,14 @@ func (b *bench) compareStream(ctx context.Context, protocol string, begin []star
 	if err != nil {
 		return err
 	}
-	defer stopAll(proxies)
+	defer func() { stopAll(proxies) }()
+	if direct {
+		p, err := s.alone()
+		if err != nil {
+			return err
+		}
+		proxies = append(proxies, p)
+	}
 	t := &taken{costs: map[string][]float64{}, rates: map[string][]float64{}, busy: map[string][]float64{}}
 	err = b.takeTurns(ctx, proxies, func(p *proxy, d time.Duration) (sample, error) {
 		before, err := p.cpu()

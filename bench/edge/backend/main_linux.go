@@ -3,8 +3,8 @@
 //	backend -http 9001,9002 -echo 9003 -bulk 9004 -udp 9005 -bundles 9006 -sink 9007
 //
 // On the -http ports it answers every request head with the same 1 KiB, naming the port in X-Backend; bodies of requests it does not know.
-// On -echo it sends back what it reads, on -bulk it sends bytes without end, and on -udp it sends back every datagram, on -bundles
-// those that came together as one. On -sink it counts datagrams, and answers those of at most 16 bytes with the count. It listens on 127.0.0.1, says "ready" on stdout, and ends when stdin does.
+// On -echo it sends back what it reads, on -bulk it sends bytes without end. On -udp it answers every datagram with one as long, which it does
+// not read, and on -bundles it sends back what came, that which came together as one. On -sink it counts datagrams, and answers those of at most 16 bytes with the count. It listens on 127.0.0.1, says "ready" on stdout, and ends when stdin does.
 package main
 
 import (
@@ -43,7 +43,7 @@ func run(args []string) error {
 	web := flags.String("http", "", "ports for HTTP, comma-separated")
 	echo := flags.String("echo", "", "ports that send back what they read")
 	bulk := flags.String("bulk", "", "ports that send without end")
-	udp := flags.String("udp", "", "UDP ports that send back every datagram")
+	udp := flags.String("udp", "", "UDP ports that answer every datagram with one as long")
 	bundles := flags.String("bundles", "", "UDP ports that send back every datagram, those that came together as one")
 	sink := flags.String("sink", "", "UDP ports that count every datagram")
 	if err := flags.Parse(args); err != nil {
@@ -57,8 +57,8 @@ func run(args []string) error {
 		list  string
 		serve func(port uint16) error
 	}{
-		{*udp, func(port uint16) error { return serveUDP(port, false) }},
-		{*bundles, func(port uint16) error { return serveUDP(port, true) }},
+		{*udp, serveUDP},
+		{*bundles, serveBundles},
 		{*sink, serveSink},
 	} {
 		for _, p := range ports(udp.list) {

@@ -12,7 +12,8 @@ import (
 )
 
 // Datagrams sends datagrams to what echoes them: each socket keeps a number of them under way. One thread serves all sockets. It never
-// sleeps, so that whoever sends to it has nobody to wake, and it counts what comes without reading it.
+// sleeps, so that whoever sends to it has nobody to wake, and it counts what comes without reading it: bundles are received for that, while
+// the kernel drops single datagrams and counts them itself.
 type Datagrams struct {
 	Addr    netip.AddrPort
 	Sockets int
@@ -37,27 +38,23 @@ func (d Datagrams) Run() (count int, err error) {
 
 // exchange keeps the windows of all sockets full.
 func (d Datagrams) exchange() (count int, err error) {
-	in, out := poll.NewDatagrams(d.Window, 0), poll.NewDatagrams(d.Window, d.Size)
-	send := out.Send
-	if d.Bundled {
-		out = poll.NewDatagrams(1, d.Window*d.Size)
-		send = func(fd, n int) error { return out.Part(fd, n*d.Size) }
-	}
-	out.Fill()
 	sockets, err := d.open()
 	defer closeAll(sockets)
 	if err != nil {
 		return 0, err
 	}
+	come, send := d.counted()
+	if d.Bundled {
+		come, send = d.bundled()
+	}
 	heard := make([]time.Time, len(sockets)) // or sent to anew
 	for now, end := time.Now(), time.Now().Add(d.For); now.Before(end); now = time.Now() {
 		idle := true
 		for i, fd := range sockets {
-			_, bytes, err := in.Receive(fd)
+			n, err := come(fd)
 			if err != nil {
 				return count, err
 			}
-			n := bytes / d.Size
 			count += n
 			if n == 0 && now.Sub(heard[i]) > lost {
 				n = d.Window
@@ -77,6 +74,29 @@ func (d Datagrams) exchange() (count int, err error) {
 	return count, nil
 }
 
+// counted returns how many datagrams have come to a socket since the last time, by what the kernel counts, and sends some.
+func (d Datagrams) counted() (come func(fd int) (int, error), send func(fd, n int) error) {
+	before := map[int]uint32{}
+	out := poll.NewDatagrams(d.Window, d.Size)
+	out.Fill()
+	return func(fd int) (int, error) {
+		now, err := poll.Dropped(fd)
+		n := now - before[fd]
+		before[fd] = now
+		return int(n), err
+	}, out.Send
+}
+
+// bundled receives what has come to a socket, and sends some as one.
+func (d Datagrams) bundled() (come func(fd int) (int, error), send func(fd, n int) error) {
+	in, out := poll.NewDatagrams(d.Window, 0), poll.NewDatagrams(1, d.Window*d.Size)
+	out.Fill()
+	return func(fd int) (int, error) {
+		_, bytes, err := in.Receive(fd)
+		return bytes / d.Size, err
+	}, func(fd, n int) error { return out.Part(fd, n*d.Size) }
+}
+
 func (d Datagrams) open() (sockets []int, err error) {
 	for range d.Sockets {
 		fd, err := poll.DialUDP(d.Addr)
@@ -85,9 +105,12 @@ func (d Datagrams) open() (sockets []int, err error) {
 		}
 		sockets = append(sockets, fd)
 		if d.Bundled {
-			if err := poll.Join(fd, d.Size); err != nil {
-				return sockets, err
-			}
+			err = poll.Join(fd, d.Size)
+		} else {
+			err = poll.Count(fd)
+		}
+		if err != nil {
+			return sockets, err
 		}
 	}
 	return sockets, nil

@@ -75,6 +75,13 @@ func (d *Datagrams) Bytes(i int) []byte { return d.data[i*d.size:][:min(d.Length
 // Length is how many bytes the datagram had that a slot was filled with.
 func (d *Datagrams) Length(i int) int { return int(d.messages[i].length) }
 
+// Sender is whom a slot was filled by.
+func (d *Datagrams) Sender(i int) netip.AddrPort {
+	from := &d.names[i]
+	port := (*[2]byte)(unsafe.Pointer(&from.Port))
+	return netip.AddrPortFrom(netip.AddrFrom4(from.Addr), binary.BigEndian.Uint16(port[:]))
+}
+
 // Fill makes slots hold datagrams to be sent to where a socket is connected to, of the slots' size.
 func (d *Datagrams) Fill() {
 	for i := range d.messages {
@@ -101,6 +108,25 @@ func (d *Datagrams) Return(fd, n int) error {
 		d.messages[i].head.SetControllen(d.controls[i].again(int(d.messages[i].head.Controllen))) //nolint:gosec // a small number
 	}
 	return d.send(fd, 0, n)
+}
+
+// Together sends the slots from..to, all of one size, as one message that the kernel cuts apart again, to an address or, without one, to where
+// the socket is connected to.
+func (d *Datagrams) Together(fd, from, to int, addr netip.AddrPort) error {
+	for i := from; i < to; i++ {
+		d.vectors[i].SetLen(d.Length(i))
+	}
+	h := &d.messages[from].head
+	if addr.IsValid() {
+		d.names[from] = rawAddress(addr)
+	} else {
+		h.Name, h.Namelen = nil, 0
+	}
+	h.SetIovlen(to - from)
+	h.SetControllen(d.controls[from].cut(d.Length(from)))
+	err := d.send(fd, from, from+1)
+	h.SetIovlen(1)
+	return err
 }
 
 // Answer sends text to where a slot came from.
@@ -139,11 +165,21 @@ func (c *control) again(length int) int {
 	if length < unix.CmsgLen(4) || c.head.Level != unix.SOL_UDP || c.head.Type != unix.UDP_GRO {
 		return 0
 	}
-	size := binary.NativeEndian.Uint32(c.data[:])
-	c.head.Type = unix.UDP_SEGMENT
+	return c.cut(int(binary.NativeEndian.Uint32(c.data[:])))
+}
+
+// cut makes it say the size of the datagrams to be cut apart into, and returns how long that is.
+func (c *control) cut(size int) int {
+	c.head.Level, c.head.Type = unix.SOL_UDP, unix.UDP_SEGMENT
 	c.head.SetLen(unix.CmsgLen(2))
 	binary.NativeEndian.PutUint16(c.data[:], uint16(size)) //nolint:gosec // of a datagram
 	return unix.CmsgSpace(2)
+}
+
+func rawAddress(addr netip.AddrPort) unix.RawSockaddrInet4 {
+	raw := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: addr.Addr().As4()}
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&raw.Port))[:], addr.Port())
+	return raw
 }
 
 // buffer is what the kernel is asked to keep of datagrams until they are received.
@@ -151,6 +187,28 @@ const buffer = 4 << 20
 
 // ListenUDP opens a socket for datagrams to addr.
 func ListenUDP(addr netip.AddrPort) (int, error) { return openUDP(addr, unix.Bind, "bind") }
+
+// ShareUDP opens a socket for datagrams to addr that others may open as well.
+func ShareUDP(addr netip.AddrPort) (int, error) { return openUDP(addr, share, "bind") }
+
+func share(fd int, to unix.Sockaddr) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return err
+	}
+	return unix.Bind(fd, to)
+}
+
+// CountUDP opens a socket to addr, which others share, for the datagrams of one sender: the kernel drops them and counts them, see Dropped.
+func CountUDP(addr, sender netip.AddrPort) (int, error) {
+	fd, err := ShareUDP(addr)
+	if err != nil {
+		return -1, err
+	}
+	if err := errors.Join(Count(fd), os.NewSyscallError("connect", unix.Connect(fd, sockaddr(sender)))); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
 
 // DialUDP opens a socket for datagrams to and from addr alone.
 func DialUDP(addr netip.AddrPort) (int, error) { return openUDP(addr, unix.Connect, "connect") }
@@ -181,6 +239,9 @@ func Join(fd, size int) error {
 
 // Yield lets the other threads of this core go first.
 func Yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+
+// Count has the kernel drop the datagrams to a socket and count them, which costs less than to receive them.
+func Count(fd int) error { return DropLonger(fd, 0) }
 
 // DropLonger has the kernel drop the datagrams to a socket that are longer than size, and count them.
 func DropLonger(fd, size int) error {

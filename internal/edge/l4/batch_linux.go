@@ -3,6 +3,7 @@ package l4
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"iter"
 	"unsafe"
 
@@ -10,9 +11,13 @@ import (
 )
 
 const (
-	batchSize   = 64
+	batchSize   = 64 // what one system call receives at most
 	maxDatagram = 64 << 10
 	controlSize = 128
+	// gatherSlots and gatherBytes are how much is received before any of it is sent: the more there is of a session in a row, the less each
+	// datagram costs, as long as it stays in the processor's caches and nobody else waits for long.
+	gatherSlots = 4 * batchSize
+	gatherBytes = 256 << 10
 )
 
 // sockaddr is an address as the kernel writes it.
@@ -97,19 +102,24 @@ type message struct {
 	length uint32
 }
 
-// batch is what one system call receives: up to batchSize slots, each of which holds a datagram, or several of one client in a
-// row that the kernel has put together (UDP_GRO). Use init.
+// batch is slots, each of which holds a datagram, or several of one client in a row that the kernel has put together (UDP_GRO). Use init.
 type batch struct {
-	messages [batchSize]message
-	vectors  [batchSize]unix.Iovec
-	names    [batchSize]sockaddr
-	controls [batchSize][controlSize]byte
-	data     []byte // batchSize times maxDatagram, of which only what datagrams fill is ever touched
+	messages []message
+	vectors  []unix.Iovec
+	names    []sockaddr
+	controls [][controlSize]byte
+	data     []byte // maxDatagram for each slot, of which only what datagrams fill is ever touched
 	used     int
 }
 
-func (b *batch) init() {
-	b.data = make([]byte, batchSize*maxDatagram)
+// init makes a number of slots. Their data is not of the heap, which would grow by all of it.
+func (b *batch) init(slots int) (err error) {
+	b.data, err = unix.Mmap(-1, 0, slots*maxDatagram, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return fmt.Errorf("map buffers for datagrams: %w", err)
+	}
+	b.messages, b.vectors = make([]message, slots), make([]unix.Iovec, slots)
+	b.names, b.controls = make([]sockaddr, slots), make([][controlSize]byte, slots)
 	for i := range b.messages {
 		b.vectors[i].Base = &b.data[i*maxDatagram]
 		b.vectors[i].SetLen(maxDatagram)
@@ -118,6 +128,15 @@ func (b *batch) init() {
 		h.SetIovlen(1)
 		h.Control = &b.controls[i][0]
 	}
+	return nil
+}
+
+// free gives the memory back, where there is some.
+func (b *batch) free() {
+	if b.data != nil {
+		_ = unix.Munmap(b.data) // it is mapped
+	}
+	*b = batch{}
 }
 
 // bytes returns what a slot holds.
@@ -127,6 +146,21 @@ func (b *batch) bytes(i int) []byte {
 
 // control returns what stands beside it.
 func (b *batch) control(i int) []byte { return b.controls[i][:b.messages[i].head.Controllen] }
+
+// gather fills the slots from the beginning with what clients sent to a socket, until nothing more is there or it is enough. It returns how many.
+func (b *batch) gather(fd int) (n int) {
+	for bytes := 0; n < len(b.messages) && bytes < gatherBytes; {
+		got := b.receive(fd, n, min(batchSize, len(b.messages)-n), true)
+		for i := n; i < n+got; i++ {
+			bytes += len(b.bytes(i))
+		}
+		n += max(got, 0)
+		if got < batchSize {
+			break
+		}
+	}
+	return n
+}
 
 // receive fills the slots from first on, up to n of them. It returns how many, or the error's number below 0. Who sent them is asked for
 // with named.

@@ -10,14 +10,20 @@ import (
 
 // outbox gathers datagrams that one socket sends. Those of one session that follow each other and are of one size are given to the
 // kernel as one message, which it cuts apart as late as it can (UDP_SEGMENT): the way through its layers is nearly all
-// that sending costs. They stay where they were received until they are sent.
+// that sending costs. They stay where they were received until they are sent. Use init.
 type outbox struct {
-	messages [batchSize]message
-	vectors  [batchSize]unix.Iovec
-	controls [batchSize]control
-	parcels  [batchSize]parcel
+	messages []message
+	vectors  []unix.Iovec
+	controls []control
+	parcels  []parcel
 	used     int // messages
 	slots    int // vectors
+}
+
+// init makes room for what so many slots hold.
+func (o *outbox) init(slots int) {
+	o.messages, o.vectors = make([]message, slots), make([]unix.Iovec, slots)
+	o.controls, o.parcels = make([]control, slots), make([]parcel, slots)
 }
 
 // parcel is what a message holds.

@@ -99,6 +99,7 @@ func TestOutboxKeepsDatagramsApart(t *testing.T) {
 				}
 			}
 			var o outbox
+			o.init(batchSize)
 			s := &udpSession{}
 			bytes := 0
 			for i, slot := range slots {

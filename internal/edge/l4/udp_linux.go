@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -203,9 +204,21 @@ func newUDPLoop(clock func() int64) (*udpLoop, error) {
 		return nil, errors.Join(err, unix.Close(epoll))
 	}
 	l := &udpLoop{clock: clock, epoll: epoll, bell: bell, listeners: map[*udpListener]struct{}{}}
-	l.in.init()
-	l.back.init()
-	return l, l.watch(bell)
+	l.out.init(gatherSlots)
+	l.answers.init(batchSize)
+	if err := errors.Join(l.in.init(gatherSlots), l.back.init(batchSize), l.watch(bell)); err != nil {
+		l.free()
+		return nil, err
+	}
+	return l, nil
+}
+
+// free gives back what the loop holds of the system.
+func (l *udpLoop) free() {
+	l.in.free()
+	l.back.free()
+	_ = unix.Close(l.bell) // nobody uses them any more
+	_ = unix.Close(l.epoll)
 }
 
 func (l *udpLoop) watch(fd int) error {
@@ -246,16 +259,9 @@ const udpSweep = time.Second
 func (l *udpLoop) run() {
 	events := make([]unix.EpollEvent, 256)
 	for !l.ended {
-		patience := -1
-		if l.sessions > 0 {
-			patience = int(udpSweep.Milliseconds())
-		}
-		n, err := unix.EpollWait(l.epoll, events, patience)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			panic(fmt.Sprintf("epoll: %v", err)) // its descriptor is the loop's own
-		}
+		n := l.wait(events)
 		l.now = l.clock()
-		for i := range max(n, 0) {
+		for i := range n {
 			l.handle(int(events[i].Fd))
 		}
 		l.flushBack()
@@ -268,8 +274,25 @@ func (l *udpLoop) run() {
 	l.closed = true
 	l.mu.Unlock()
 	l.obey()
-	_ = unix.Close(l.bell) // nobody uses them any more
-	_ = unix.Close(l.epoll)
+	l.free()
+}
+
+// wait returns how many sockets are ready, or 0 when it is time to sweep. It sleeps, of which the scheduler must know, only when none is: a loop
+// that always has something to do is nothing that the runtime's monitor has to look after many times in a millisecond.
+func (l *udpLoop) wait(events []unix.EpollEvent) int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno == 0 && n > 0 {
+		return int(n)
+	}
+	patience := -1
+	if l.sessions > 0 {
+		patience = int(udpSweep.Milliseconds())
+	}
+	ready, err := unix.EpollWait(l.epoll, events, patience)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		panic(fmt.Sprintf("epoll: %v", err)) // its descriptor is the loop's own
+	}
+	return max(ready, 0)
 }
 
 func (l *udpLoop) handle(fd int) {

@@ -53,21 +53,11 @@ const (
 	drainAfter = 3 * time.Second
 )
 
-// rounds is how many batches of one socket are taken before the others have their turn.
-const rounds = 4
-
 // receive sends on what clients sent.
 func (u *udpListener) receive() {
 	in := &u.loop.in
-	for range rounds {
-		n := in.receive(u.fd, 0, batchSize, true)
-		if n <= 0 {
-			return
-		}
+	if n := in.gather(u.fd); n > 0 {
 		u.dispatch(in, n)
-		if n < batchSize {
-			return
-		}
 	}
 }
 
