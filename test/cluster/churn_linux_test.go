@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -19,7 +20,7 @@ type blow struct {
 
 var blows = []blow{
 	{"its process is killed", func(e *estate, h *Host) { e.run[h].Kill() }, nil},
-	{"its process is stopped", func(e *estate, h *Host) { e.check(e.run[h].Signal(os.Interrupt)); e.check(e.run[h].gone()) }, nil},
+	{"its process is stopped", func(e *estate, h *Host) { e.check(e.run[h].Signal(syscall.SIGTERM)); e.check(e.run[h].gone()) }, nil},
 	{"it loses its power", func(_ *estate, h *Host) { h.PowerOff() }, nil},
 	{"it is frozen", func(_ *estate, h *Host) { h.Suspend() }, func(_ *estate, h *Host) { h.Resume() }},
 	{"it is cut off", func(e *estate, h *Host) { e.Isolate(h) }, func(e *estate, h *Host) { e.Heal(h) }},

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,8 +37,12 @@ func estateOf(t *testing.T, servers, agents, replicas int) *estate {
 // estateWriting is one whose writers pause so long after a write.
 func estateWriting(t *testing.T, every time.Duration, servers, agents, replicas int) *estate {
 	t.Helper()
+	most, err := strconv.Atoi(cmp.Or(os.Getenv(membersEnv), "3"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	m := found(t, servers, agents)
-	e := &estate{machines: m, watched: &Cluster{Network: m.Network}, replicas: replicas, voters: min(servers, 3)}
+	e := &estate{machines: m, watched: &Cluster{Network: m.Network}, replicas: replicas, voters: min(servers, most)}
 	for _, h := range m.Hosts()[:servers] {
 		e.watch(h)
 	}
