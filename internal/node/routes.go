@@ -5,11 +5,14 @@ import (
 	"net/netip"
 	"time"
 
+	"vortex"
 	"vortex/internal/routes"
 )
 
-// claimPatience is how long a machine that starts waits for the store to take its claim.
-const claimPatience = 30 * time.Second
+const (
+	claimPatience = 30 * time.Second       // is how long a machine that starts waits for the store to take its claim
+	claimAgain    = 500 * time.Millisecond // until the next try, where the store did not answer: its leader may die meanwhile
+)
 
 // takeSubnet gives this machine of a cluster its part of the instances' addresses, unless the configuration names one.
 func (n *Node) takeSubnet(ctx context.Context) error {
@@ -19,12 +22,18 @@ func (n *Node) takeSubnet(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, claimPatience)
 	defer cancel()
-	subnet, err := routes.Claim(ctx, n.store, n.cfg.Name, c.Subnet)
-	if err != nil {
-		return err
+	for {
+		subnet, err := routes.Claim(ctx, n.store, n.cfg.Name, c.Subnet)
+		if err == nil {
+			n.cfg.Subnet = subnet.String()
+			return nil
+		}
+		if !vortex.IsKind(err, vortex.Unavailable) || ctx.Err() != nil {
+			return err
+		}
+		n.log.WarnContext(ctx, "The instances' subnet is not claimed yet", "err", err)
+		pause(ctx, claimAgain)
 	}
-	n.cfg.Subnet = subnet.String()
-	return nil
 }
 
 // startRoutes lets this machine's instances and edge reach those of the others.
