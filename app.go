@@ -19,9 +19,6 @@ const (
 	DefaultSuccessThreshold    = 1                // passed probes in a row
 )
 
-// ZoneLabel is the label of a node that names its zone.
-const ZoneLabel = "zone"
-
 // probeableCodes are the status codes of a healthy answer where the spec names none: 200 to 399.
 var probeableCodes = func() []uint16 {
 	codes := make([]uint16, 0, 200)

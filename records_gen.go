@@ -1048,6 +1048,13 @@ type CordonRecord struct {
 	Since  time.Time `json:"since"`
 }
 
+// LabelsRecord is a record below vortex:labels.
+// Labels that whoever operates the cluster gave a node, besides its own and over them. Written by the API; the id is the node's.
+type LabelsRecord struct {
+	Node   string            `json:"node"`
+	Labels map[string]string `json:"labels"`
+}
+
 // RouterRecord is a record below router.
 // The healthy backends of an app and how requests reach them. Written by the endpoints loop.
 type RouterRecord struct {
@@ -1461,6 +1468,7 @@ var (
 	Placements  = Table[PlacementRecord]{Type: "PlacementRecord", Prefix: "vortex:placement"}
 	Liveness    = Table[LivenessRecord]{Type: "LivenessRecord", Prefix: "vortex:liveness"}
 	Cordons     = Table[CordonRecord]{Type: "CordonRecord", Prefix: "vortex:cordon"}
+	NodeLabels  = Table[LabelsRecord]{Type: "LabelsRecord", Prefix: "vortex:labels"}
 	Routers     = Table[RouterRecord]{Type: "RouterRecord", Prefix: "router"}
 	Containers  = Table[ContainerRecord]{Type: "ContainerRecord", Prefix: "vortex:container"}
 	Nodes       = Table[NodeRecord]{Type: "NodeRecord", Prefix: "vortex:node"}

@@ -314,6 +314,11 @@ func (c *Client) Uncordon(ctx context.Context, node string) (Node, error) {
 	return post[Node](ctx, c, nil, "nodes", node, "uncordon")
 }
 
+// Label gives a node labels, or takes them back.
+func (c *Client) Label(ctx context.Context, node string, req LabelsRequest) (Node, error) {
+	return post[Node](ctx, c, req, "nodes", node, "labels")
+}
+
 // Events returns the newest events, oldest first.
 func (c *Client) Events(ctx context.Context, opts EventOptions) (EventList, error) {
 	query := url.Values{}

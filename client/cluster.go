@@ -33,6 +33,12 @@ type Node struct {
 	CordonReason  string            `json:"cordon_reason,omitempty"`
 }
 
+// LabelsRequest is the body of POST /nodes/{node}/labels: what is in neither stays.
+type LabelsRequest struct {
+	Set    map[string]string `json:"set,omitempty"`
+	Remove []string          `json:"remove,omitempty"` // keys of labels that were set so; the node's own comes to light again
+}
+
 // CordonRequest is the body of POST /nodes/{node}/cordon and …/drain.
 type CordonRequest struct {
 	Reason string `json:"reason,omitempty"` // for people

@@ -133,7 +133,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer end()
 	var parts sync.WaitGroup
 	parts.Go(func() { a.writer.run(life) })
-	a.writeNode()
+	labels := a.writeNode()
+	parts.Go(func() { a.followLabels(life, labels) })
 	a.adopt(ctx, life)
 	for name, driver := range a.cfg.Drivers {
 		parts.Go(func() { a.watchExits(life, name, driver) })
@@ -190,18 +191,6 @@ func (a *Agent) catchUp(ctx context.Context) bool {
 			return false
 		}
 	}
-}
-
-// writeNode publishes this node. Whether it may be scheduled on is kept from its last life.
-func (a *Agent) writeNode() {
-	node := a.cfg.Node
-	if node.StartedAt.IsZero() {
-		node.StartedAt = time.Now().UTC()
-	}
-	if last, err := kind.Get(a.cfg.Store, vortex.Nodes, node.ID); err == nil && node.Unschedulable == nil {
-		node.Unschedulable = last.Value.Unschedulable
-	}
-	put(a.writer, vortex.Nodes, &node, node.ID)
 }
 
 // retire stops and removes every instance. It returns when all are gone, or when they had their grace

@@ -119,6 +119,15 @@ func (s *spying) last() runtime.InstanceSpec {
 // newBed starts an agent with the given drivers; the first is the default.
 func newBed(tb testing.TB, drivers ...runtime.Driver) *bed {
 	tb.Helper()
+	b := prepared(tb)
+	b.use(drivers...)
+	b.start()
+	return b
+}
+
+// prepared is a bed whose agent has no drivers yet and does not run.
+func prepared(tb testing.TB) *bed {
+	tb.Helper()
 	b := &bed{t: tb, store: kindtest.Open(tb), events: &recorder{}}
 	b.cfg = agent.Config{
 		Node:       vortex.NodeRecord{ID: node, Name: node, Address: "127.0.0.1", CPUMillis: 4000, MemoryBytes: 1 << 32},
@@ -126,8 +135,6 @@ func newBed(tb testing.TB, drivers ...runtime.Driver) *bed {
 		VolumesDir: tb.TempDir(),
 		Events:     b.events,
 	}
-	b.use(drivers...)
-	b.start()
 	return b
 }
 

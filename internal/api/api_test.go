@@ -477,6 +477,41 @@ func TestStatusFollowsTheRecords(t *testing.T) {
 	}
 }
 
+func TestNodesAreLabeled(t *testing.T) {
+	f := apitest.Start(t)
+	f.Node(t, "n9", 1000, 1<<30)
+	ctx := t.Context()
+	set := func(labels map[string]string, remove ...string) (map[string]string, error) {
+		n, err := f.Client.Label(ctx, "n9", client.LabelsRequest{Set: labels, Remove: remove})
+		return n.Labels, err
+	}
+	if got, err := set(map[string]string{"zone": "eu", "disk": "ssd"}); err != nil || got["zone"] != "eu" || got["disk"] != "ssd" {
+		t.Errorf("set: %v, %v", got, err)
+	}
+	if got, err := set(map[string]string{"zone": "us"}, "disk", "never-there"); err != nil || len(got) != 1 || got["zone"] != "us" {
+		t.Errorf("changed: %v, %v", got, err)
+	}
+	for what, err := range map[string]error{
+		"nothing":         second(set(nil)),
+		"a bad name":      second(set(map[string]string{"a b": "c"})),
+		"a bad value":     second(set(map[string]string{"a": "c,d"})),
+		"set and removed": second(set(map[string]string{"a": "b"}, "a")),
+	} {
+		if !vortex.IsKind(err, vortex.Invalid) {
+			t.Errorf("%s: %v; want Invalid", what, err)
+		}
+	}
+	if _, err := f.Client.Label(ctx, "n8", client.LabelsRequest{Remove: []string{"a"}}); !vortex.IsKind(err, vortex.NotFound) {
+		t.Errorf("a node that does not exist: %v; want NotFound", err)
+	}
+	events, err := f.Client.Events(ctx, client.EventOptions{})
+	if err != nil || events.Total != 2 || events.Events[1].Message != "labels given to node n9: zone=us" {
+		t.Errorf("%v, %+v", err, events)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
 func TestNodesAreCordonedAndDrained(t *testing.T) {
 	f := apitest.Start(t)
 	f.Node(t, "n9", 1000, 1<<30)

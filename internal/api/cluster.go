@@ -47,6 +47,9 @@ func node(v kind.View, rec *vortex.NodeRecord) client.Node {
 			n.State, n.StateSince = string(vortex.LivenessStateDraining), timeOrNull(cordon.Value.Since)
 		}
 	}
+	if given, ok := kind.Lookup(v, vortex.NodeLabels, rec.ID); ok { // its agent takes them over in a moment
+		n.Labels = vortex.OverLabels(rec.Labels, given.Value.Labels)
+	}
 	for _, p := range kind.Find(v, vortex.Placements, "node", rec.ID) {
 		if over(v, p.ID) {
 			continue

@@ -69,6 +69,11 @@ func (s *Server) writeCordon(ctx context.Context, name string, had kind.Entry[vo
 			ev.Message += ": " + want.Reason
 		}
 	}
+	return s.changeNode(ctx, name, op, had.ModRevision, ev)
+}
+
+// changeNode commits one operation about a node, when its key is still at the revision that was seen, and tells of it.
+func (s *Server) changeNode(ctx context.Context, name string, op kind.Op, seen int64, ev vortex.EventRecord) error {
 	ev.At = time.Now().UTC()
 	ev.ID, ev.Severity, ev.Component, ev.Node, ev.Cause = recorded.NewID(ev.At), vortex.SeverityInfo, "api", name, op.Key
 	tell, err := kind.PutOp(vortex.Events, &ev, ev.ID)
@@ -76,6 +81,6 @@ func (s *Server) writeCordon(ctx context.Context, name string, had kind.Entry[vo
 		return err
 	}
 	tell.TTL = eventTTL
-	_, err = s.Store.Commit(ctx, kind.Txn{If: []kind.Condition{kind.IfRevision(op.Key, had.ModRevision)}, Ops: []kind.Op{op, tell}})
+	_, err = s.Store.Commit(ctx, kind.Txn{If: []kind.Condition{kind.IfRevision(op.Key, seen)}, Ops: []kind.Op{op, tell}})
 	return err
 }

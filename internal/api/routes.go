@@ -75,6 +75,7 @@ func (s *Server) clusterOperations() []operation {
 		write(http.MethodPost, "/nodes/{node}/cordon", "Place nothing new on a node", s.cordonNode),
 		write(http.MethodPost, "/nodes/{node}/drain", "Place nothing new on a node and move its instances elsewhere", s.drainNode),
 		read(http.MethodPost, "/nodes/{node}/uncordon", "Place instances on a node again", s.uncordonNode),
+		write(http.MethodPost, "/nodes/{node}/labels", "Give a node labels, or take them back", s.labelNode),
 		read(get, "/edges", "List edges with their routes and backends", s.listEdges),
 		read(get, "/events", "What happened, oldest first", s.getEvents, appName, limit),
 		read(get, "/metrics", "What all apps did in the last seconds", s.getMetrics),

@@ -247,7 +247,7 @@ func (a *cli) nodesCommand() *cobra.Command {
 			})
 		},
 	})
-	cmd.AddCommand(a.drainCommand(), a.cordonCommand(), a.uncordonCommand())
+	cmd.AddCommand(a.drainCommand(), a.cordonCommand(), a.uncordonCommand(), a.labelCommand())
 	return cmd
 }
 

@@ -148,7 +148,7 @@ func hostsOf(addresses []string) (hosts []string) {
 
 // gossipSelf is what this machine says of itself.
 func (n *Node) gossipSelf() gossip.Member {
-	m := gossip.Member{Role: vortex.ClusterRoleAgent, Version: n.cfg.Version, Labels: n.cfg.Labels, CPUMillis: uint64(runtime.NumCPU()) * 1000}
+	m := gossip.Member{Role: vortex.ClusterRoleAgent, Version: n.cfg.Version, Labels: n.labels(), CPUMillis: uint64(runtime.NumCPU()) * 1000}
 	if !n.cfg.Cluster.Worker {
 		m.Role, m.Kind = vortex.ClusterRoleServer, n.cfg.Cluster.address(n.cfg.Kind)
 	}

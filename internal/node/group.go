@@ -106,11 +106,12 @@ func storeLeader(g *etcd.Group) string {
 
 // presence keeps this server's own record.
 type presence struct {
-	store *kind.Store
-	group func() *etcd.Group // that this server is a member of now, nil while it is of none
-	peer  string             // the URL at which members reach it
-	rec   vortex.ServerRecord
-	log   *slog.Logger
+	store  *kind.Store
+	group  func() *etcd.Group       // that this server is a member of now, nil while it is of none
+	labels func() map[string]string // the machine's
+	peer   string                   // the URL at which members reach it
+	rec    vortex.ServerRecord
+	log    *slog.Logger
 }
 
 const (
@@ -123,14 +124,22 @@ const (
 func (n *Node) describe() vortex.ServerRecord {
 	m := machine(n.cfg)
 	rec := vortex.ServerRecord{
-		Name: n.cfg.Name, Peer: peerURL(n.cfg), API: n.addrs.API, Kind: n.addrs.Kind, Zone: n.cfg.Labels[vortex.ZoneLabel],
+		Name: n.cfg.Name, Peer: peerURL(n.cfg), API: n.addrs.API, Kind: n.addrs.Kind,
 		CPUMillis: new(m.CPUMillis), MemoryBytes: new(m.MemoryBytes), Version: n.cfg.Version, StartedAt: time.Now().UTC(),
 	}
-	switch wish := vortex.MemberWish(n.cfg.Labels[consensus.Label]); wish {
-	case vortex.MemberWishPreferred, vortex.MemberWishNever:
-		rec.Member = wish
-	}
+	relabel(&rec, n.labels())
 	return rec
+}
+
+// relabel takes in what a machine's labels say of a server, and reports whether that is new.
+func relabel(rec *vortex.ServerRecord, labels map[string]string) (changed bool) {
+	zone, wish := labels[vortex.ZoneLabel], vortex.MemberWish(labels[consensus.Label])
+	if wish != vortex.MemberWishPreferred && wish != vortex.MemberWishNever {
+		wish = ""
+	}
+	changed = rec.Zone != zone || rec.Member != wish
+	rec.Zone, rec.Member = zone, wish
+	return changed
 }
 
 // Run writes the record and keeps it true until ctx ends.
@@ -157,7 +166,8 @@ func (p *presence) Run(ctx context.Context) error {
 
 // observe brings the record up to date and reports whether it changed.
 func (p *presence) observe(ctx context.Context) (changed bool) {
-	changed = p.reachable()
+	changed = relabel(&p.rec, p.labels())
+	changed = p.reachable() || changed
 	group := p.group()
 	if group == nil {
 		changed = changed || p.rec.CaughtUp != nil || p.rec.Behind != nil
@@ -201,7 +211,7 @@ func (n *Node) startPresence(context.Context) error {
 	if _, ok := n.engine.(*swap.Engine); !ok && n.member() == nil {
 		return nil
 	}
-	p := &presence{store: n.store, group: n.member, peer: peerURL(n.cfg), rec: n.describe(), log: n.component("presence")}
+	p := &presence{store: n.store, group: n.member, labels: n.labels, peer: peerURL(n.cfg), rec: n.describe(), log: n.component("presence")}
 	n.parts.start("presence", p.Run)
 	return nil
 }

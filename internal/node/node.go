@@ -307,7 +307,7 @@ func (n *Node) startEdge(ctx context.Context) error {
 		}
 	}
 	n.edge = edge.New(edge.Config{
-		ID: n.cfg.Name, Node: n.cfg.Name, Zone: n.cfg.Labels[vortex.ZoneLabel], Address: n.addrs.Edge, Listeners: []net.Listener{l},
+		ID: n.cfg.Name, Node: n.cfg.Name, Zone: n.labels()[vortex.ZoneLabel], Address: n.addrs.Edge, Listeners: []net.Listener{l},
 		Limit:   limit.Config{Limit: n.cfg.Settings.RateLimit, Window: n.cfg.Settings.RateWindow},
 		Metrics: n.metrics(), Log: n.component("edge"), Contested: n.contested, Quotas: quotas{n.store}, Away: n.store.Stale,
 		Trusted: n.cfg.Trusted, PortHost: hostOf(n.cfg.Edge), PortFailed: n.portFailed, PortContested: n.portContested,
@@ -317,6 +317,7 @@ func (n *Node) startEdge(ctx context.Context) error {
 	n.parts.start("edge", n.edge.Run)
 	n.acting.Store(n.edge)
 	n.parts.start("rate limit", n.followRateLimit)
+	n.parts.start("zone", n.followZone)
 	return nil
 }
 

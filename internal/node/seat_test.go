@@ -76,7 +76,7 @@ func TestSeat(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	present := func(store *kind.Store, group func() *etcd.Group, c etcd.Embedded) *presence {
 		rec := vortex.ServerRecord{Name: c.Name, Peer: "http://" + c.PeerAddr, StartedAt: time.Now().Add(-time.Minute)}
-		return &presence{store: store, group: group, peer: rec.Peer, rec: rec, log: quiet}
+		return &presence{store: store, group: group, labels: func() map[string]string { return nil }, peer: rec.Peer, rec: rec, log: quiet}
 	}
 	alongside(t, present(store, founder.Group, first).Run)
 	stores := map[string]*kind.Store{}
