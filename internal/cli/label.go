@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"math"
 	"strings"
 
@@ -32,7 +31,7 @@ func (a *cli) labelCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.result(node, args[0], "node/%s has the labels %s", args[0], cmp.Or(labels(node.Labels), "none"))
+			return a.result(node, args[0], "node/%s labeled", args[0])
 		},
 	}
 }
