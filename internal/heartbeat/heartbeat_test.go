@@ -355,11 +355,30 @@ func TestPeerBehindACutLinkAnswersThroughAnother(t *testing.T) {
 	if _, ok := ab.Relayed(); ok {
 		t.Error("it answered through nobody")
 	}
-	ping, err := ab.Ask(t.Context())
+	var answer []byte
+	eventually(t, "it answers", func() bool { // a ping that takes a third of a second is too old
+		answer = carry(t, ab, b.Port())
+		return answer != nil
+	})
+	forged := append([]byte(nil), answer...)
+	forged[20] ^= 1
+	ab.Carried(forged)
+	ab.Carried(answer)
+	eventually(t, "its answer is believed", func() bool { _, ok := ab.Relayed(); return ok })
+	if got := ab.State(); got != heartbeat.Silent {
+		t.Errorf("the link itself is %v", got)
+	}
+}
+
+// carry takes a ping of a link to the peer's port, when a few beats have gone there by themselves, and returns the answer, nil when none comes.
+func carry(t *testing.T, l *heartbeat.Link, port uint16) []byte {
+	t.Helper()
+	ping, err := l.Ask(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	carrier, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(local(b.Port())))
+	time.Sleep(20 * time.Millisecond)
+	carrier, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(local(port)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -368,19 +387,12 @@ func TestPeerBehindACutLinkAnswersThroughAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer := make([]byte, 1500)
-	_ = carrier.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = carrier.SetReadDeadline(time.Now().Add(time.Second))
 	n, err := carrier.Read(answer)
 	if err != nil {
-		t.Fatal(err)
+		return nil
 	}
-	forged := append([]byte(nil), answer[:n]...)
-	forged[20] ^= 1
-	ab.Carried(forged)
-	ab.Carried(answer[:n])
-	eventually(t, "its answer is believed", func() bool { _, ok := ab.Relayed(); return ok })
-	if got := ab.State(); got != heartbeat.Silent {
-		t.Errorf("the link itself is %v", got)
-	}
+	return answer[:n]
 }
 
 func TestIntervalKeepsTheWatchersLoad(t *testing.T) {

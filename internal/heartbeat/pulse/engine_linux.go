@@ -454,7 +454,8 @@ func (e *engine) add(o Order) {
 	}
 	l := &e.links[o.Link]
 	l.out.aead, l.in.aead = out, in
-	l.out.seq, l.in.seq = o.OutSeq, o.InSeq
+	l.out.seq = o.OutSeq
+	l.in.resume(o.InSeq)
 	e.top = max(e.top, int(o.Link)+1)
 	page := &e.Page.Links[o.Link]
 	page.Heard.Store(0)

@@ -50,6 +50,42 @@ func TestDatagramsComeOnceInOrderAndUnchanged(t *testing.T) {
 	}
 }
 
+// TestWhatOthersCarryMayBeLate opens pings after beats that were sealed later, each once, as long as they are not too old.
+func TestWhatOthersCarryMayBeLate(t *testing.T) {
+	s, o := pair(t)
+	o.resume(0)
+	seal := func(kind byte) []byte { return s.seal(make([]byte, 0, DatagramSize), kind, 1, body{}) }
+	opens := func(what string, d []byte, want bool) {
+		t.Helper()
+		if _, err := o.open(d); (err == nil) != want {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	old, late, lateBeat, pong := seal(kindPing), seal(kindPing), seal(kindBeat), seal(kindPong)
+	for range window - 3 {
+		opens("a beat", seal(kindBeat), true)
+	}
+	opens("a ping as far behind as may be", late, true)
+	opens("the same again", late, false)
+	opens("a beat that others have overtaken", lateBeat, false)
+	opens("a pong", pong, true)
+	opens("the same again", pong, false)
+	opens("a ping that is too old", old, false)
+	opens("the next beat", seal(kindBeat), true)
+	unsent := seal(kindPing)
+	for range 10 * window {
+		seal(kindBeat)
+	}
+	opens("a beat after many that were lost", seal(kindBeat), true)
+	opens("a ping from before them", unsent, false)
+	before := seal(kindPing)
+	resumed := *o
+	o = &resumed
+	o.resume(s.seq)
+	opens("a ping from before what came in an earlier life", before, false)
+	opens("a beat of this one", seal(kindBeat), true)
+}
+
 func TestSealingMakesNoGarbage(t *testing.T) {
 	s, o := pair(t)
 	room := make([]byte, DatagramSize)

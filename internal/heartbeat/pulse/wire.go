@@ -88,10 +88,12 @@ const nanosInMicro = 1000
 
 func micros(ns int64) uint32 { return uint32(min(max(ns, 0)/nanosInMicro, 1<<32-1)) } //nolint:gosec // bounded
 
-// opener opens one direction of a link. What comes twice or late it refuses.
+// opener opens one direction of a link. What comes twice it refuses, and a beat that others have overtaken. What others carry takes longer than the
+// beats on the link itself, and may be behind by less than window (RFC 4303, 3.4.3).
 type opener struct {
 	aead  cipher.AEAD
-	seq   uint64 // of the last one
+	seq   uint64 // the highest that has come
+	seen  uint64 // which have come: bit i is that of seq-i
 	nonce [nonceSize]byte
 	plain [bodySize]byte
 }
@@ -107,18 +109,39 @@ func channelOf(d []byte) (channel uint32, kind byte, err error) {
 // open returns what a datagram says.
 func (o *opener) open(d []byte) (b body, err error) {
 	seq := binary.BigEndian.Uint64(d[8:])
-	if seq <= o.seq {
+	if seq <= o.seq && !o.mayCome(seq, d[3]) {
 		return b, errSeal
 	}
 	copy(o.nonce[:], d[4:headSize])
 	if _, err := o.aead.Open(o.plain[:0], o.nonce[:], d[headSize:], d[:headSize]); err != nil {
 		return b, errSeal
 	}
-	o.seq = seq
+	o.came(seq)
 	b.interval = int64(binary.BigEndian.Uint32(o.plain[0:])) * nanosInMicro
 	b.stall = int64(binary.BigEndian.Uint32(o.plain[4:])) * nanosInMicro
 	b.parent = int64(binary.BigEndian.Uint64(o.plain[8:]) & (1<<63 - 1)) //nolint:gosec // bounded
 	b.echo = binary.BigEndian.Uint32(o.plain[16:])
 	b.flags = binary.BigEndian.Uint32(o.plain[20:])
 	return b, nil
+}
+
+// window is how many numbers an opener remembers.
+const window = 64
+
+// resume goes on after a number, up to which everything has come.
+func (o *opener) resume(seq uint64) { o.seq, o.seen = seq, 1<<window-1 }
+
+// mayCome reports whether a datagram of a number that is not the highest has not come yet, and is of a kind that may still.
+func (o *opener) mayCome(seq uint64, kind byte) bool {
+	behind := o.seq - seq
+	return (kind == kindPing || kind == kindPong) && behind < window && o.seen>>behind&1 == 0
+}
+
+func (o *opener) came(seq uint64) {
+	if seq > o.seq {
+		o.seen = o.seen<<(seq-o.seq) | 1
+		o.seq = seq
+		return
+	}
+	o.seen |= 1 << (o.seq - seq)
 }
