@@ -258,11 +258,7 @@ type backend struct {
 
 func newBackend(t *testing.T, name string, handler http.HandlerFunc) *backend {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr, _ := ln.Addr().(*net.TCPAddr)
+	ln, addr := listen(t)
 	b := &backend{name: name, addr: addr, server: &http.Server{Handler: handler}}
 	go func() { _ = b.server.Serve(ln) }()
 	t.Cleanup(func() { b.server.Close() })

@@ -364,11 +364,7 @@ func TestOldClientsGetWholeAnswers(t *testing.T) {
 // closed when it has given all.
 func script(t *testing.T, name string, answers ...string) (*backend, <-chan struct{}) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
+	ln, addr := listen(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -384,7 +380,6 @@ func script(t *testing.T, name string, answers ...string) (*backend, <-chan stru
 		}
 		ln.Close()
 	}()
-	addr, _ := ln.Addr().(*net.TCPAddr)
 	return &backend{name: name, addr: addr}, done
 }
 
