@@ -88,7 +88,10 @@ func forgotten(v kind.View, node string) (ops []kind.Op) {
 	if _, member := kind.Lookup(v, vortex.Identities, node); member || len(kind.Find(v, vortex.Placements, "node", node)) > 0 {
 		return nil
 	}
-	ops = []kind.Op{kind.DeleteOp(vortex.Nodes, node), kind.DeleteOp(vortex.Liveness, node), kind.DeleteOp(vortex.Cordons, node)}
+	ops = []kind.Op{
+		kind.DeleteOp(vortex.Nodes, node), kind.DeleteOp(vortex.Liveness, node), kind.DeleteOp(vortex.Cordons, node),
+		kind.DeleteOp(vortex.NodeLabels, node),
+	}
 	for _, e := range kind.List(v, vortex.Subnets) {
 		if e.Value.Node == node {
 			ops = append(ops, kind.DeleteOp(vortex.Subnets, e.ID))

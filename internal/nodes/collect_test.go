@@ -35,6 +35,7 @@ func TestWhatALostNodeLeftBehindIsCollected(t *testing.T) {
 	}
 	keep(t, store, vortex.Clusters, vortex.ClusterRecord{ID: "c", Epoch: 1, CreatedAt: time.Now()}, "self")
 	keep(t, store, vortex.Cordons, vortex.CordonRecord{Node: "lost", Since: time.Now()}, "lost")
+	keep(t, store, vortex.NodeLabels, vortex.LabelsRecord{Node: "lost", Labels: map[string]string{"zone": "eu"}}, "lost")
 	keep(t, store, vortex.Subnets, vortex.SubnetRecord{Node: "lost"}, "10.42.7.0/24")
 	m := &nodes.Monitor{
 		Writer: kind.Writer{Store: store}, Heartbeats: beats, SuspectAfter: 200 * time.Millisecond, DownAfter: 400 * time.Millisecond,
@@ -53,7 +54,7 @@ func TestWhatALostNodeLeftBehindIsCollected(t *testing.T) {
 	kindtest.Eventually(t, "what its edge saw is forgotten", gone(vortex.Metrics.Key("web", "lost")))
 	for _, key := range []string{
 		vortex.Containers.Key("placed-lost"), vortex.Containers.Key("replaced-here"), vortex.Metrics.Key("web", "here"), vortex.Nodes.Key("lost"),
-		vortex.Cordons.Key("lost"),
+		vortex.Cordons.Key("lost"), vortex.NodeLabels.Key("lost"),
 	} {
 		if gone(key)() {
 			t.Errorf("%s was deleted", key)
@@ -64,7 +65,9 @@ func TestWhatALostNodeLeftBehindIsCollected(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, key := range []string{vortex.Nodes.Key("lost"), vortex.Liveness.Key("lost"), vortex.Subnets.Key("10.42.7.0/24"), vortex.Cordons.Key("lost")} {
+	for _, key := range []string{
+		vortex.Nodes.Key("lost"), vortex.Liveness.Key("lost"), vortex.Subnets.Key("10.42.7.0/24"), vortex.Cordons.Key("lost"), vortex.NodeLabels.Key("lost"),
+	} {
 		kindtest.Eventually(t, key+" is forgotten with the node that was put out", gone(key))
 	}
 }
