@@ -206,7 +206,7 @@ func (e *estate) clockIsAhead() {
 		}
 	}
 	e.well("beside a clock that is an hour ahead")
-	e.unchanged(before)
+	e.unchanged(before, wrong.Host) // whose instances are replaced when it is gone for longer than a second
 	wrong.Host.Clock(0)
 	e.well("when the clock is right again")
 	e.writers.flow(e.t, e.watched.Servers...)
