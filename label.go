@@ -2,6 +2,7 @@ package vortex
 
 import (
 	"maps"
+	"slices"
 	"strings"
 )
 
@@ -33,4 +34,13 @@ func OverLabels(own, given map[string]string) map[string]string {
 	maps.Copy(all, own)
 	maps.Copy(all, given)
 	return all
+}
+
+// LabelsText returns labels as key=value,key=value, in the order of their keys.
+func LabelsText(labels map[string]string) string {
+	pairs := make([]string, 0, len(labels))
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		pairs = append(pairs, key+"="+labels[key])
+	}
+	return strings.Join(pairs, ",")
 }

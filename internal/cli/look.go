@@ -272,20 +272,11 @@ func (a *cli) nodeList(nodes client.NodeList) list[client.Node] {
 			{"RUNTIMES", false, func(n client.Node) string { return strings.Join(n.Drivers, ",") }},
 			{"SYSTEM", true, func(n client.Node) string { return n.OS + "/" + n.Arch + " " + n.Kernel }},
 			{"VERSION", true, func(n client.Node) string { return orDash(n.Version) }},
-			{"LABELS", true, func(n client.Node) string { return orDash(labels(n.Labels)) }},
+			{"LABELS", true, func(n client.Node) string { return orDash(vortex.LabelsText(n.Labels)) }},
 			{"AGE", false, func(n client.Node) string { return since(n.StartedAt) }},
 			{"DETAIL", false, func(n client.Node) string { return short(cmp.Or(n.Reason, n.CordonReason), 80) }},
 		},
 	}
-}
-
-func labels(m map[string]string) string {
-	pairs := make([]string, 0, len(m))
-	for k, v := range m {
-		pairs = append(pairs, k+"="+v)
-	}
-	slices.Sort(pairs)
-	return strings.Join(pairs, ",")
 }
 
 func (a *cli) eventsCommand() *cobra.Command {

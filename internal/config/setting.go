@@ -1,8 +1,6 @@
 package config
 
 import (
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -233,10 +231,4 @@ func (v labelsValue) set(s string) error {
 	return nil
 }
 
-func (v labelsValue) text() string {
-	pairs := make([]string, 0, len(*v.p))
-	for _, key := range slices.Sorted(maps.Keys(*v.p)) {
-		pairs = append(pairs, key+"="+(*v.p)[key])
-	}
-	return strings.Join(pairs, ",")
-}
+func (v labelsValue) text() string { return vortex.LabelsText(*v.p) }
